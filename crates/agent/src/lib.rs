@@ -1,0 +1,1 @@
+//! The database pod: the keeper and the agent.

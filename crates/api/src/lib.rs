@@ -1,0 +1,3 @@
+//! What the user writes: the kinds, their rules and documentation, all names. PURE.
+
+pub mod instance;

@@ -1,0 +1,1 @@
+//! Harnesses for tests against real parts.

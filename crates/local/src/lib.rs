@@ -1,0 +1,1 @@
+//! A tiny Kubernetes on one machine.

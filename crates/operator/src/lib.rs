@@ -1,0 +1,1 @@
+//! Watches objects, runs render and plan, records and applies.

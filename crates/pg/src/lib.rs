@@ -1,0 +1,1 @@
+//! What PostgreSQL is: positions, timelines, files, parameters, quorum arithmetic. PURE.

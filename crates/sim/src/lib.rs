@@ -1,0 +1,1 @@
+//! A whole world in one thread from one seed; depends on PURE crates alone.
