@@ -1,0 +1,502 @@
+//! The keeper: PID 1 of the database pod (traps P1).
+//!
+//! One thread, no tokio. It starts and reaps PostgreSQL and the agent, holds the end of the right
+//! to accept writes, and stops PostgreSQL by itself when that right is not prolonged (rule 5). The
+//! agent may crash, be killed or be replaced by a newer binary while PostgreSQL runs on. The keeper
+//! leaves only after PostgreSQL has stopped.
+
+pub mod deadline;
+pub mod message;
+pub mod processes;
+pub mod start_file;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process};
+use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
+
+use crate::root::Root;
+use deadline::{Bound, Due};
+use message::{BootTime, Ending, Notice, Request, SIZE};
+use processes::DirectoryId;
+use start_file::StartFile;
+
+/// While PostgreSQL runs under a bound, the clock is looked at this often: a poll's own time does
+/// not advance while the machine sleeps.
+const TICK: Duration = Duration::from_millis(50);
+/// An agent that says nothing for so long is killed and started anew.
+const AGENT_SILENCE: Duration = Duration::from_secs(60);
+/// First and longest wait before a dead agent is started again.
+const RESTART_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// An agent that lived so long is started again at once.
+const AGENT_SETTLED: Duration = Duration::from_secs(30);
+
+/// How the keeper is started.
+#[derive(Clone, Debug)]
+pub struct KeeperOptions {
+    /// The pod's root directory.
+    pub root: Root,
+    /// Program and arguments of the agent; its standard input becomes the socket to the keeper.
+    pub agent: Vec<OsString>,
+}
+
+impl KeeperOptions {
+    /// The root from `MATRIARCH_ROOT`; the agent is this program's `agent` command.
+    ///
+    /// # Errors
+    /// If the path of this program cannot be told.
+    pub fn from_environment() -> std::io::Result<Self> {
+        // The path, not the open file: a newer binary under the same name is started next time.
+        let program = std::env::current_exe()?;
+        Ok(Self {
+            root: Root::from_environment(),
+            agent: vec![program.into_os_string(), "agent".into()],
+        })
+    }
+}
+
+/// Why the keeper cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Signals.
+    #[error("cannot listen for signals")]
+    Signals(#[source] std::io::Error),
+    /// prctl.
+    #[error("cannot become the reaper of orphaned processes")]
+    Reaper(#[source] std::io::Error),
+    /// Directories of the pod.
+    #[error("cannot make the pod's directories")]
+    Directories(#[source] std::io::Error),
+    /// The wait itself.
+    #[error("cannot wait for events")]
+    Wait(#[source] std::io::Error),
+}
+
+/// Runs until PostgreSQL has stopped and the pod may end.
+#[must_use]
+pub fn run(options: KeeperOptions) -> ExitCode {
+    match Keeper::begin(options).and_then(|mut keeper| keeper.serve()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            say("error", &format!("{error}: {}", source.unwrap_or_default()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One JSON line, as the agent's log has them.
+fn say(level: &str, message: &str) {
+    let line = serde_json::json!({
+        "level": level, "ts": jiff::Timestamp::now().to_string(), "logger": "keeper",
+        "msg": message,
+    });
+    // A log that cannot be written must not end PID 1.
+    let _unheard = writeln!(std::io::stdout(), "{line}");
+}
+
+struct Postmaster {
+    pid: Pid,
+    directory: DirectoryId,
+    bound: Bound,
+    quit_sent: bool,
+    kill_sent: bool,
+    /// Set once it has been reaped; it is gone when its directory has no process left.
+    ending: Option<Ending>,
+}
+
+struct Agent {
+    pid: Pid,
+    socket: UnixStream,
+    started: BootTime,
+    heard: BootTime,
+    partial: Vec<u8>,
+}
+
+struct Keeper {
+    options: KeeperOptions,
+    children: UnixStream,
+    termination: UnixStream,
+    postmaster: Option<Postmaster>,
+    agent: Option<Agent>,
+    /// When to start the agent, and how long to wait after its next early death.
+    restart_at: BootTime,
+    restart_wait: Duration,
+    terminating: bool,
+    leaving: bool,
+    lock: Option<File>,
+}
+
+/// A stream that becomes readable when the signal arrives.
+fn signal_stream(signals: &[i32]) -> Result<UnixStream, Error> {
+    let (receiver, sender) = UnixStream::pair().map_err(Error::Signals)?;
+    receiver.set_nonblocking(true).map_err(Error::Signals)?;
+    sender.set_nonblocking(true).map_err(Error::Signals)?;
+    for signal in signals {
+        let sender = sender.try_clone().map_err(Error::Signals)?;
+        signal_hook::low_level::pipe::register(*signal, sender).map_err(Error::Signals)?;
+    }
+    Ok(receiver)
+}
+
+/// Empties a signal stream; true if there was something in it.
+fn drained(mut stream: &UnixStream) -> bool {
+    let mut buffer = [0; 64];
+    let mut any = false;
+    while stream.read(&mut buffer).is_ok_and(|length| length > 0) {
+        any = true;
+    }
+    any
+}
+
+impl Keeper {
+    fn begin(options: KeeperOptions) -> Result<Self, Error> {
+        let children = signal_stream(&[SIGCHLD])?;
+        let termination = signal_stream(&[SIGTERM, SIGINT])?;
+        let own = rustix::process::getpid();
+        rustix::process::set_child_subreaper(Some(own))
+            .map_err(|error| Error::Reaper(error.into()))?;
+        for directory in [options.root.run(), options.root.log(), options.root.state()] {
+            std::fs::create_dir_all(directory).map_err(Error::Directories)?;
+        }
+        Ok(Self {
+            options,
+            children,
+            termination,
+            postmaster: None,
+            agent: None,
+            restart_at: BootTime::default(),
+            restart_wait: RESTART_WAIT.0,
+            terminating: false,
+            leaving: false,
+            lock: None,
+        })
+    }
+
+    fn serve(&mut self) -> Result<(), Error> {
+        loop {
+            if self.leaving && self.postmaster.is_none() {
+                self.end_agent();
+                return Ok(());
+            }
+            self.keep_agent();
+            self.wait()?;
+            if drained(&self.termination) && !self.terminating {
+                self.terminating = true;
+                say("info", "the pod is asked to end");
+                self.tell(Notice::Terminate);
+            }
+            drained(&self.children);
+            self.reap();
+            self.hear();
+            self.enforce(BootTime::now());
+            self.sweep();
+        }
+    }
+
+    fn wait(&self) -> Result<(), Error> {
+        let pause = match &self.postmaster {
+            Some(it) if it.ending.is_some() || it.kill_sent => Duration::from_millis(2),
+            Some(postmaster) if postmaster.bound != Bound::None => TICK,
+            _ if self.agent.is_none() => RESTART_WAIT.0,
+            _ => Duration::from_secs(1),
+        };
+        let timeout = rustix::event::Timespec {
+            tv_sec: i64::try_from(pause.as_secs()).unwrap_or(1),
+            tv_nsec: i64::from(pause.subsec_nanos()),
+        };
+        let mut descriptors = vec![
+            PollFd::new(&self.children, PollFlags::IN),
+            PollFd::new(&self.termination, PollFlags::IN),
+        ];
+        if let Some(agent) = &self.agent {
+            descriptors.push(PollFd::new(&agent.socket, PollFlags::IN));
+        }
+        match poll(&mut descriptors, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(Error::Wait(error.into())),
+        }
+    }
+
+    /// Starts the agent when it is due, and ends one that is silent.
+    fn keep_agent(&mut self) {
+        let now = BootTime::now();
+        match &self.agent {
+            Some(agent) if now.since(agent.heard) > AGENT_SILENCE => {
+                say("warning", "the agent is silent and is killed");
+                self.end_agent();
+            }
+            None if now >= self.restart_at => {
+                // Programs that the last one had started would work beside those of the next.
+                let running = self.postmaster.as_ref();
+                let (directory, pid) = (running.map(|it| it.directory), running.map(|it| it.pid));
+                if processes::kill_orphans(directory, pid) {
+                    return;
+                }
+                if let Err(error) = self.start_agent(now) {
+                    say("error", &format!("cannot start the agent: {error}"));
+                    self.restart_later(now);
+                }
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    fn restart_later(&mut self, now: BootTime) {
+        self.restart_at = now.after(self.restart_wait);
+        self.restart_wait = (self.restart_wait * 2).min(RESTART_WAIT.1);
+    }
+
+    fn start_agent(&mut self, now: BootTime) -> std::io::Result<()> {
+        let (own, theirs) = UnixStream::pair()?;
+        own.set_nonblocking(true)?;
+        let Some((program, arguments)) = self.options.agent.split_first() else {
+            return Err(ErrorKind::InvalidInput.into());
+        };
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .spawn()?;
+        let Some(pid) = pid_of(child.id()) else { return Err(ErrorKind::Other.into()) };
+        self.lock_volume();
+        self.agent =
+            Some(Agent { pid, socket: own, started: now, heard: now, partial: Vec::new() });
+        let running = self.postmaster.as_ref();
+        self.tell(Notice::Hello {
+            postmaster: running.map_or(0, |it| it.pid.as_raw_nonzero().get().unsigned_abs()),
+            valid_until: running.and_then(|it| it.bound.valid_until()),
+            terminating: self.terminating,
+            locked: self.lock.is_some(),
+        });
+        Ok(())
+    }
+
+    fn end_agent(&mut self) {
+        if let Some(agent) = &self.agent {
+            // Reaped in the loop, or by whoever reaps the container.
+            let _gone = kill_process(agent.pid, Signal::KILL);
+        }
+    }
+
+    fn tell(&mut self, notice: Notice) {
+        let Some(agent) = &mut self.agent else { return };
+        if let Err(error) = agent.socket.write_all(&notice.encode()) {
+            // It reads nothing: a new one learns everything from its first message.
+            say("warning", &format!("the agent does not listen and is killed: {error}"));
+            self.end_agent();
+        }
+    }
+
+    /// Reads what the agent says.
+    fn hear(&mut self) {
+        let mut requests = Vec::new();
+        if let Some(agent) = &mut self.agent {
+            let mut buffer = [0; SIZE * 16];
+            while let Ok(length) = agent.socket.read(&mut buffer) {
+                if length == 0 {
+                    break;
+                }
+                agent.heard = BootTime::now();
+                agent.partial.extend_from_slice(&buffer[..length]);
+            }
+            let whole = agent.partial.len() / SIZE * SIZE;
+            for chunk in agent.partial.drain(..whole).as_slice().chunks_exact(SIZE) {
+                let mut bytes = [0; SIZE];
+                bytes.copy_from_slice(chunk);
+                requests.extend(Request::decode(&bytes));
+            }
+        }
+        for request in requests {
+            self.obey(request);
+        }
+    }
+
+    fn obey(&mut self, request: Request) {
+        match request {
+            Request::Start => self.start_postgres(),
+            Request::Signal(signal) => self.signal_postmaster(signal.signal()),
+            Request::Pet { valid_until, duration } => {
+                if let Some(postmaster) = &mut self.postmaster
+                    && !postmaster.quit_sent
+                {
+                    postmaster.bound = Bound::of_right(valid_until, duration);
+                }
+            }
+            Request::Fence { grace } => {
+                if let Some(postmaster) = &mut self.postmaster {
+                    let lost = Bound::lost(BootTime::now(), grace);
+                    postmaster.bound = postmaster.bound.sooner(lost);
+                }
+            }
+            Request::Alive => {}
+            Request::Leave => self.leaving = true,
+        }
+    }
+
+    fn signal_postmaster(&self, signal: Signal) {
+        if let Some(postmaster) = &self.postmaster
+            && postmaster.ending.is_none()
+        {
+            // Not yet reaped, so the number is still its own.
+            let _gone = kill_process(postmaster.pid, signal);
+        }
+    }
+
+    fn start_postgres(&mut self) {
+        let outcome = self.try_start_postgres();
+        match outcome {
+            Ok(pid) => {
+                say("info", "PostgreSQL started");
+                self.tell(Notice::Started { pid: pid.as_raw_nonzero().get().unsigned_abs() });
+            }
+            Err(error) => {
+                say("error", &format!("PostgreSQL not started: error {error}"));
+                self.tell(Notice::StartFailed { error });
+            }
+        }
+    }
+
+    fn try_start_postgres(&mut self) -> Result<Pid, u32> {
+        if self.postmaster.is_some() {
+            return Err(message::ALREADY_RUNNING);
+        }
+        self.lock_volume();
+        if self.lock.is_none() {
+            return Err(message::NOT_LOCKED);
+        }
+        let file =
+            StartFile::read(&self.options.root.start_file()).ok_or(message::BAD_START_FILE)?;
+        let number = |error: std::io::Error| error.raw_os_error().unwrap_or(0).unsigned_abs();
+        let directory = DirectoryId::of(&file.data_directory).map_err(number)?;
+        if processes::of_directory(directory).next().is_some() {
+            return Err(message::ALREADY_RUNNING);
+        }
+        let standard_error = File::create(&file.standard_error).map_err(number)?;
+        let (program, arguments) = file.arguments.split_first().ok_or(message::BAD_START_FILE)?;
+        let child = Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .envs(file.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(&file.data_directory)
+            .stdin(Stdio::null())
+            .stdout(standard_error.try_clone().map_err(number)?)
+            .stderr(standard_error)
+            .spawn()
+            .map_err(number)?;
+        let pid = pid_of(child.id()).ok_or(0_u32)?;
+        self.postmaster = Some(Postmaster {
+            pid,
+            directory,
+            bound: Bound::None,
+            quit_sent: false,
+            kill_sent: false,
+            ending: None,
+        });
+        Ok(pid)
+    }
+
+    /// One pod at a time has the data volume, whatever its access mode (traps H5).
+    fn lock_volume(&mut self) {
+        if self.lock.is_some() {
+            return;
+        }
+        let path = self.options.root.state().join("lock");
+        let Ok(file) = File::options().create(true).truncate(false).write(true).open(path) else {
+            return;
+        };
+        let operation = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+        if rustix::fs::fcntl_lock(&file, operation).is_ok() {
+            self.lock = Some(file);
+        }
+    }
+
+    /// Collects every child that has ended.
+    fn reap(&mut self) {
+        while let Ok(Some((pid, status))) = rustix::process::waitpid(None, WaitOptions::NOHANG) {
+            if let Some(postmaster) = self.postmaster.as_mut().filter(|it| it.pid == pid) {
+                postmaster.ending = Some(ending(status));
+            } else if let Some(agent) = self.agent.take_if(|it| it.pid == pid) {
+                self.lose_agent(&agent, status);
+            }
+        }
+    }
+
+    fn lose_agent(&mut self, agent: &Agent, status: WaitStatus) {
+        let now = BootTime::now();
+        say("warning", &format!("the agent ended: {:?}", ending(status)));
+        if now.since(agent.started) > AGENT_SETTLED {
+            self.restart_wait = RESTART_WAIT.0;
+        }
+        self.restart_later(now);
+        if self.terminating && self.postmaster.is_none() {
+            self.leaving = true;
+        }
+    }
+
+    /// Rule 5.
+    fn enforce(&mut self, now: BootTime) {
+        let Some(postmaster) = &mut self.postmaster else { return };
+        if postmaster.ending.is_some() {
+            return;
+        }
+        match postmaster.bound.due(now) {
+            Due::Nothing => {}
+            Due::Quit => {
+                if !postmaster.quit_sent {
+                    postmaster.quit_sent = true;
+                    say("warning", "the right to accept writes runs out: PostgreSQL is stopped");
+                    let _gone = kill_process(postmaster.pid, Signal::QUIT);
+                }
+            }
+            Due::Kill => {
+                if !postmaster.kill_sent {
+                    say("warning", "the right to accept writes has run out: PostgreSQL is killed");
+                }
+                postmaster.quit_sent = true;
+                postmaster.kill_sent = true;
+                // Stopped first, so that it starts no further process meanwhile; a killed
+                // postmaster alone leaves backends that can still commit.
+                let _gone = kill_process(postmaster.pid, Signal::STOP);
+                if !processes::kill_directory(postmaster.directory, Some(postmaster.pid)) {
+                    let _gone = kill_process(postmaster.pid, Signal::KILL);
+                }
+            }
+        }
+    }
+
+    /// After the postmaster's end: nothing of its directory may live on.
+    fn sweep(&mut self) {
+        let Some(postmaster) = &self.postmaster else { return };
+        let Some(ending) = postmaster.ending else { return };
+        if processes::kill_directory(postmaster.directory, None) {
+            return;
+        }
+        let by_rule_five = postmaster.quit_sent;
+        self.postmaster = None;
+        say("info", &format!("PostgreSQL ended: {ending:?}"));
+        self.tell(Notice::Exited { ending, by_rule_five });
+        if self.terminating && self.agent.is_none() {
+            self.leaving = true;
+        }
+    }
+}
+
+fn pid_of(number: u32) -> Option<Pid> {
+    i32::try_from(number).ok().and_then(Pid::from_raw)
+}
+
+fn ending(status: WaitStatus) -> Ending {
+    let low = |value: i32| u8::try_from(value).unwrap_or(u8::MAX);
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Ending::Code(low(code)),
+        (None, Some(signal)) => Ending::Signal(low(signal)),
+        (None, None) => Ending::Code(u8::MAX),
+    }
+}
