@@ -3,11 +3,16 @@
 //! Everything here is a function of its arguments. Texts and bytes come from the agent, from the
 //! user's manifest or from a server; no input makes a parser panic.
 
+pub mod control;
 pub mod lsn;
+pub mod sql;
+pub mod synchronous;
 pub mod system_id;
 pub mod timeline;
 pub mod version;
+pub mod wal;
 
+pub use control::ControlData;
 pub use lsn::{Lsn, SegmentSize};
 pub use system_id::SystemId;
 pub use timeline::{TimelineHistory, TimelineId};
