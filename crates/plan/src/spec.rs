@@ -1,0 +1,139 @@
+//! What the user wants, with every default filled in and nothing that the planner does not read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::world::{InstanceName, Object, SecretRole};
+
+/// The outcome of resolving the user's spec.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Wanted {
+    /// It can be carried out.
+    Valid(Box<Spec>),
+    /// It cannot: all findings at once. What runs keeps running, nothing is made.
+    Invalid {
+        /// What is wrong.
+        findings: Vec<SpecFinding>,
+    },
+}
+
+/// One thing that is wrong with the user's spec.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SpecFinding {
+    /// Where, as a path into the object (`spec.postgresql.parameters.port`).
+    pub path: String,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+/// What the user wants.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Spec {
+    /// The cluster's name: the beginning of its instances' names.
+    pub cluster: String,
+    /// How many instances.
+    pub instances: u32,
+    /// Do new instances get a volume of their own for WAL.
+    pub wal_volume: bool,
+    /// Do volumes outlive the instances and the cluster.
+    pub retain_volumes: bool,
+    /// Whom the user has fenced.
+    pub fenced: Fenced,
+    /// The user asked the operator to keep its hands off (`reconciliationLoop: disabled`).
+    pub paused: bool,
+    /// Hash over what a pod made now would be, apart from its names.
+    pub pod_stamp: String,
+    /// Hash over the configuration that the directives carry.
+    pub configuration_hash: String,
+    /// The user's last wish for a rolling restart, an opaque string.
+    pub restarted_at: Option<String>,
+    /// Who decides when the primary is updated.
+    pub update_strategy: UpdateStrategy,
+    /// How the primary is updated.
+    pub update_method: UpdateMethod,
+    /// How long a switchover may take, in milliseconds.
+    pub switchover_ms: i64,
+    /// Where each Secret comes from.
+    pub secrets: BTreeMap<SecretRole, SecretSource>,
+    /// The objects without state that the cluster is to have.
+    pub objects: BTreeSet<Object>,
+}
+
+/// Where a Secret comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SecretSource {
+    /// The operator makes it and keeps it true.
+    Managed,
+    /// The user gave it; the operator only reads it.
+    Given {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Whom the user has fenced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Fenced {
+    /// Nobody.
+    #[default]
+    None,
+    /// Everybody (`["*"]`).
+    All,
+    /// These.
+    Named(BTreeSet<InstanceName>),
+}
+
+impl Spec {
+    /// Which authority signs a certificate: one that the user gave for it, else the cluster's own.
+    pub fn signer(&self, leaf: SecretRole) -> Option<SecretRole> {
+        let given = match leaf {
+            SecretRole::Server => SecretRole::ServerAuthority,
+            SecretRole::Replication => SecretRole::ClientAuthority,
+            SecretRole::Authority
+            | SecretRole::ServerAuthority
+            | SecretRole::ClientAuthority
+            | SecretRole::Application
+            | SecretRole::Superuser => return None,
+        };
+        Some(if self.secrets.contains_key(&given) { given } else { SecretRole::Authority })
+    }
+}
+
+impl Fenced {
+    /// Is this instance fenced.
+    pub fn contains(&self, name: &InstanceName) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Named(names) => names.contains(name),
+        }
+    }
+}
+
+/// CloudNativePG's `primaryUpdateStrategy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum UpdateStrategy {
+    /// The operator goes on by itself.
+    #[default]
+    Unsupervised,
+    /// A person starts the primary's update.
+    Supervised,
+}
+
+/// CloudNativePG's `primaryUpdateMethod`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum UpdateMethod {
+    /// Another instance becomes primary first.
+    #[default]
+    Switchover,
+    /// The primary restarts in place.
+    Restart,
+}

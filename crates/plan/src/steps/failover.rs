@@ -1,0 +1,43 @@
+//! Help with a failover: proof of death (rule 20), and taking note of who is primary. The
+//! operator promotes nobody; the agents elect.
+
+use crate::action::Action;
+use crate::report::{Activity, Did, Step, StepReport, Wait};
+use crate::steps::{Draft, StageOrder, View};
+
+/// Frees the Lease of a holder whose container is proved terminated.
+pub fn step(view: &View<'_>, draft: &mut Draft) {
+    let mut report = StepReport::new(Step::Failover);
+    let Some(lease) = view.world.lease.known().filter(|lease| lease.filled) else {
+        draft.report(report);
+        return;
+    };
+    let Some(holder) = &lease.holder else {
+        report.waits.push(Wait::Election);
+        draft.activity(Activity::FailingOver);
+        draft.report(report);
+        return;
+    };
+    if let Some(before) = draft.memory.last_primary.replace(holder.clone())
+        && before != *holder
+        && draft.memory.switchover.as_ref().is_none_or(|wish| wish.from != before)
+    {
+        report.did.push(Did::SeePrimary { before, now: holder.clone() });
+    }
+    let proved = view.instance(holder).and_then(|instance| instance.pod.known()).is_some_and(
+        // A container that kubelet starts again resumes by rule 8 and has every commit; only one
+        // that will not be started again is freed of its Lease.
+        |pod| {
+            let dead = lease.container.as_ref().is_some_and(|id| pod.terminated.contains(id));
+            dead && !pod.running && (pod.deleting || pod.ended)
+        },
+    );
+    if proved {
+        let guard = lease.identity.clone();
+        report.did.push(Did::FreeLease(holder.clone()));
+        let action = Action::FreeLease { guard, holder: holder.clone() };
+        draft.act(StageOrder::Foundation, action);
+        draft.activity(Activity::FailingOver);
+    }
+    draft.report(report);
+}

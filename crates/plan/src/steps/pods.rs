@@ -1,0 +1,66 @@
+//! Pods: made when missing, made anew when they have ended.
+
+use crate::action::Action;
+use crate::report::{Block, Did, Step, StepReport, Wait};
+use crate::seen::Seen;
+use crate::steps::{Draft, StageOrder, View};
+use crate::world::{Instance, InstanceName, Pod, Volume};
+
+/// Makes and repairs the pods of the members that stay.
+pub fn step(view: &View<'_>, draft: &mut Draft) {
+    let mut report = StepReport::new(Step::Pods);
+    let members: Vec<_> = draft
+        .memory
+        .members
+        .iter()
+        .filter(|(_, member)| !member.leaving)
+        .map(|(name, member)| (name.clone(), member.serial, member.wal_volume))
+        .collect();
+    for (name, serial, wal_volume) in members {
+        let nothing = Instance::nothing(serial);
+        let instance = match view.instance(&name) {
+            Some(instance) => instance,
+            None if view.world.sees_members() => &nothing,
+            None => continue,
+        };
+        match &instance.pod {
+            Seen::Absent => {
+                // A pod on a claim that is being deleted would bind to a dying volume (CN#11017).
+                let dying = |volume: &Seen<Volume>| {
+                    volume.is_unknown() || volume.known().is_some_and(|volume| volume.deleting)
+                };
+                if dying(&instance.data) || (wal_volume && dying(&instance.wal)) {
+                    report.waits.push(Wait::Gone(name));
+                    continue;
+                }
+                report.did.push(Did::CreatePod(name.clone()));
+                let action = Action::CreatePod { instance: name, wal_volume };
+                draft.act(StageOrder::Pods, action);
+            }
+            Seen::Known(pod) => repair(draft, &name, pod, &mut report),
+            Seen::Stale(_) | Seen::Unknown { .. } => {}
+        }
+    }
+    draft.report(report);
+}
+
+fn repair(draft: &mut Draft, name: &InstanceName, pod: &Pod, report: &mut StepReport) {
+    if pod.deleting {
+        report.waits.push(Wait::Gone(name.clone()));
+        return;
+    }
+    let guard = pod.identity.clone();
+    if pod.ended {
+        report.did.push(Did::ReplacePod(name.clone(), "it has ended".to_owned()));
+        let action = Action::DeletePod { instance: name.clone(), guard };
+        draft.act(StageOrder::Disruption, action);
+        return;
+    }
+    if !pod.conforms {
+        let action = Action::AdoptPod { instance: name.clone(), guard };
+        draft.act(StageOrder::Labels, action);
+    }
+    if let Some(why) = &pod.trouble {
+        report.blocked.push(Block::Pod { instance: name.clone(), why: why.clone() });
+    }
+}

@@ -1,0 +1,122 @@
+//! Volumes: made when missing; one that is being taken away under an instance is replaced, but
+//! never the one with the best copy (traps K11, invariant I6).
+
+use crate::action::{Action, VolumeRole};
+use crate::memory::{Switchover, SwitchoverReason};
+use crate::report::{Block, Did, Step, StepReport};
+use crate::seen::Seen;
+use crate::steps::{Draft, StageOrder, View};
+use crate::world::{Instance, InstanceName, Volume};
+
+/// Makes, adopts and replaces volumes of the members that stay.
+pub fn step(view: &View<'_>, draft: &mut Draft) {
+    let mut report = StepReport::new(Step::Storage);
+    let members: Vec<_> = draft
+        .memory
+        .members
+        .iter()
+        .filter(|(_, member)| !member.leaving)
+        .map(|(name, member)| (name.clone(), member.serial, member.wal_volume))
+        .collect();
+    for (name, serial, wal_volume) in members {
+        let nothing = Instance::nothing(serial);
+        let instance = match view.instance(&name) {
+            Some(instance) => instance,
+            None if view.world.sees_members() => &nothing,
+            None => continue,
+        };
+        let mut volumes = vec![(VolumeRole::Data, &instance.data)];
+        if wal_volume {
+            volumes.push((VolumeRole::Wal, &instance.wal));
+        }
+        let in_use = instance.pod.known().is_some_and(|pod| pod.running && !pod.deleting);
+        let lost = volumes.iter().any(|(_, volume)| is_lost(volume));
+        if in_use && lost {
+            replace(view, draft, &name, instance, &mut report);
+            continue;
+        }
+        for (role, volume) in volumes {
+            make(draft, &name, role, volume, &mut report);
+        }
+    }
+    draft.report(report);
+}
+
+fn is_lost(volume: &Seen<Volume>) -> bool {
+    volume.is_absent() || volume.known().is_some_and(|volume| volume.deleting)
+}
+
+fn make(
+    draft: &mut Draft,
+    name: &InstanceName,
+    volume: VolumeRole,
+    seen: &Seen<Volume>,
+    report: &mut StepReport,
+) {
+    match seen {
+        Seen::Absent => {
+            if volume == VolumeRole::Data {
+                report.did.push(Did::CreateVolume(name.clone()));
+            }
+            let action = Action::CreateVolume { instance: name.clone(), volume };
+            draft.act(StageOrder::Directives, action);
+        }
+        Seen::Known(found) if !found.conforms && !found.deleting => {
+            let guard = found.identity.clone();
+            let action = Action::AdoptVolume { instance: name.clone(), volume, guard };
+            draft.act(StageOrder::Directives, action);
+        }
+        Seen::Known(_) | Seen::Stale(_) | Seen::Unknown { .. } => {}
+    }
+}
+
+/// The claim of a running instance was deleted. A standby gives its pod up, so that claim and pod
+/// are made anew and the data is cloned; the primary hands over first.
+fn replace(
+    view: &View<'_>,
+    draft: &mut Draft,
+    name: &InstanceName,
+    instance: &Instance,
+    report: &mut StepReport,
+) {
+    let Some(holder) = view.holder() else {
+        report.blocked.push(Block::LastCopy(name.clone()));
+        return;
+    };
+    if holder != name {
+        // Only while the primary serves: else this may be the best copy there is.
+        match instance.pod.known() {
+            Some(pod) if view.is_ready(holder) && !draft.disrupted => {
+                draft.disrupted = true;
+                let guard = pod.identity.clone();
+                let why = "its volume was deleted".to_owned();
+                report.did.push(Did::ReplacePod(name.clone(), why));
+                let action = Action::DeletePod { instance: name.clone(), guard };
+                draft.act(StageOrder::Disruption, action);
+            }
+            _ => report.blocked.push(Block::LastCopy(name.clone())),
+        }
+        return;
+    }
+    let successor = draft
+        .memory
+        .members
+        .iter()
+        .any(|(other, member)| other != name && !member.leaving && view.is_ready(other));
+    if !successor {
+        report.blocked.push(Block::LastCopy(name.clone()));
+    } else if draft.memory.switchover.is_none() {
+        draft.memory.switchover = Some(Switchover {
+            id: format!("volume-{}", view.world.now_ms),
+            from: name.clone(),
+            to: None,
+            since_ms: view.world.now_ms,
+            reason: SwitchoverReason::Volume,
+        });
+        report.did.push(Did::StartSwitchover {
+            from: name.clone(),
+            to: None,
+            reason: SwitchoverReason::Volume,
+        });
+    }
+}
