@@ -22,3 +22,4 @@ pub use report::Report;
 pub use seen::Seen;
 pub use spec::{Spec, Wanted};
 pub use world::{InstanceName, World};
+pub mod protocol;

@@ -1,0 +1,153 @@
+//! The published promise of synchronous replication and its arithmetic.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::identity::Incarnation;
+
+/// `quorum` of the Lease: every acknowledged commit is flushed on at least `need` of `of`.
+/// The primary is itself in `of` and counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quorum {
+    /// w.
+    pub need: u32,
+    /// M.
+    pub of: BTreeSet<Incarnation>,
+}
+
+impl Quorum {
+    /// {1, {itself}}: all that an instance alone can promise.
+    pub fn alone(incarnation: Incarnation) -> Self {
+        Self { need: 1, of: BTreeSet::from([incarnation]) }
+    }
+
+    /// |M| − w + 1: so many of M together hold everything acknowledged.
+    pub fn intersecting(&self) -> usize {
+        (self.of.len() + 1).saturating_sub(self.need as usize).max(1)
+    }
+
+    /// True if `present` members of M are enough to find everything acknowledged (rule 9).
+    pub fn intersected_by(&self, present: usize) -> bool {
+        present >= self.intersecting()
+    }
+
+    /// How many standbys of M a commit of `primary` must wait for: w − [P ∈ M].
+    pub fn standbys(&self, primary: &Incarnation) -> usize {
+        (self.need as usize).saturating_sub(usize::from(self.of.contains(primary)))
+    }
+}
+
+/// A value of `synchronous_standby_names`: `ANY need (members, outside)`, or empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StandbyNames {
+    /// m; 0 means that commits wait for nobody.
+    pub need: u32,
+    /// Members of the cluster; the driver writes each as its `application_name`.
+    pub members: BTreeSet<Incarnation>,
+    /// Names outside the cluster, as they are (traps H15).
+    pub outside: BTreeSet<String>,
+}
+
+impl StandbyNames {
+    /// Commits wait for nobody.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// The least setting under which every commit satisfies `quorum` (rule 14a, one sided):
+    /// all of M without P, w − [P ∈ M] of them.
+    pub fn satisfying(quorum: Option<&Quorum>, primary: &Incarnation) -> Self {
+        let Some(quorum) = quorum else { return Self::none() };
+        let need = quorum.standbys(primary);
+        if need == 0 {
+            return Self::none();
+        }
+        let members = quorum.of.iter().filter(|i| *i != primary).cloned().collect();
+        Self { need: u32::try_from(need).unwrap_or(u32::MAX), members, outside: BTreeSet::new() }
+    }
+
+    /// A setting under which every commit satisfies both quorums (rule 14a): N is all of M ∪ M′
+    /// without P, m ≥ max(w − [P ∈ M] + |N∖M|, w′ − [P ∈ M′] + |N∖M′|).
+    pub fn satisfying_both(
+        old: Option<&Quorum>,
+        new: Option<&Quorum>,
+        primary: &Incarnation,
+    ) -> Self {
+        let mut members: BTreeSet<Incarnation> =
+            old.iter().chain(new.iter()).flat_map(|q| q.of.iter().cloned()).collect();
+        members.remove(primary);
+        let needs = |quorum: Option<&Quorum>| match quorum {
+            Some(q) if q.standbys(primary) > 0 => {
+                q.standbys(primary) + members.iter().filter(|i| !q.of.contains(*i)).count()
+            }
+            Some(_) | None => 0,
+        };
+        let need = needs(old).max(needs(new));
+        if need == 0 {
+            return Self::none();
+        }
+        Self { need: u32::try_from(need).unwrap_or(u32::MAX), members, outside: BTreeSet::new() }
+    }
+
+    /// True if every commit acknowledged under these names is on at least w of M.
+    pub fn guarantees(&self, quorum: Option<&Quorum>, primary: &Incarnation) -> bool {
+        let Some(quorum) = quorum else { return true };
+        let needed = quorum.standbys(primary);
+        let strangers =
+            self.members.iter().filter(|i| !quorum.of.contains(*i)).count() + self.outside.len();
+        needed == 0 || self.need as usize >= needed + strangers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quorum(need: u32, of: &[&str]) -> Quorum {
+        Quorum { need, of: of.iter().map(|i| Incarnation::from(*i)).collect() }
+    }
+
+    #[test]
+    fn any_intersecting_set_meets_any_acknowledging_set() {
+        for size in 1..=7_usize {
+            for need in 1..=size {
+                let names: Vec<String> = (0..size).map(|i| format!("i{i}")).collect();
+                let q = quorum(
+                    need.try_into().unwrap(),
+                    &names.iter().map(String::as_str).collect::<Vec<_>>(),
+                );
+                assert!(need + q.intersecting() > size, "R + W > N fails for {need} of {size}");
+                assert!(need + q.intersecting() - 1 <= size, "more asked than needed");
+            }
+        }
+    }
+
+    #[test]
+    fn the_way_between_two_quorums_satisfies_both() {
+        let p = Incarnation::from("p");
+        let cases = [
+            (quorum(2, &["p", "a", "b"]), quorum(2, &["p", "b", "c"])),
+            (quorum(2, &["a", "b"]), quorum(2, &["p", "c"])),
+            (quorum(1, &["p"]), quorum(3, &["p", "a", "b"])),
+            (quorum(3, &["p", "a", "b"]), quorum(1, &["p"])),
+            (quorum(2, &["x", "p"]), quorum(2, &["p", "y"])),
+        ];
+        for (old, new) in cases {
+            let names = StandbyNames::satisfying_both(Some(&old), Some(&new), &p);
+            assert!(names.guarantees(Some(&old), &p), "{names:?} breaks {old:?}");
+            assert!(names.guarantees(Some(&new), &p), "{names:?} breaks {new:?}");
+            assert!(names.need as usize <= names.members.len(), "{names:?} can never be met");
+        }
+    }
+
+    #[test]
+    fn names_outside_may_be_the_ones_that_acknowledged() {
+        let p = Incarnation::from("p");
+        let q = quorum(2, &["p", "a"]);
+        let mut names = StandbyNames::satisfying(Some(&q), &p);
+        assert!(names.guarantees(Some(&q), &p));
+        names.outside.insert("archive".into());
+        assert!(!names.guarantees(Some(&q), &p));
+    }
+}
