@@ -1,0 +1,484 @@
+//! Running for the Lease (rules 7, 9, 10, 11, 16, 18).
+
+use std::collections::BTreeSet;
+
+use crate::protocol::command::{Action, Base};
+use crate::protocol::event::PostgresState;
+use crate::protocol::identity::{Incarnation, InstanceName, Member, Version};
+use crate::protocol::lease::Lease;
+use crate::protocol::message::{MemberStatus, Question, Refusal, Standing, Verdict};
+use crate::protocol::moment::Span;
+use crate::protocol::position::Kinship;
+use crate::protocol::quorum::Quorum;
+use crate::protocol::view::{HumanOption, Waiting};
+
+use super::api::{Purpose, Sight, Write};
+use super::peers::Round;
+use super::{Duty, Protocol, clause};
+
+/// How long an election waits for answers when the Lease has run out, and when its holder ended it
+/// itself or only promises count (traps H7).
+const LIMIT: Span = Span::seconds(1);
+const SHORT_LIMIT: Span = Span::millis(500);
+/// How long a word of the holder's is good for.
+const WORD: Span = Span::seconds(10);
+
+/// On what ground it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ground {
+    /// Named by the holder and in possession of all its WAL: no questions.
+    Successor,
+    /// L is free or has expired.
+    Open,
+    /// Rule 16.
+    Quick,
+}
+
+/// A candidacy.
+#[derive(Clone, Debug)]
+pub(super) struct Candidacy {
+    /// The version that was read before anything was asked: the swap is based on it.
+    version: Version,
+    lease: Lease,
+    ground: Ground,
+    pub round: Option<Round>,
+    taking: bool,
+}
+
+/// Rule 10: greater position, then priority, then name.
+pub(super) fn better(a: &MemberStatus, b: &MemberStatus) -> bool {
+    (a.position, a.priority, std::cmp::Reverse(&a.member.name))
+        > (b.position, b.priority, std::cmp::Reverse(&b.member.name))
+}
+
+impl Protocol {
+    /// Looks whether it may run, and begins.
+    pub(super) fn consider_running(&mut self) -> Result<(), Waiting> {
+        let sight = self.sight();
+        let lease = match sight {
+            Sight::Unknown => return Err(Waiting::LeaseUnreadable),
+            Sight::Absent => return Err(Waiting::LeaseAbsent),
+            Sight::Damaged => return Err(Waiting::LeaseDamaged),
+            Sight::Held { .. } | Sight::Expired | Sight::Free | Sight::Handed(_) => {
+                self.api.lease.clone().ok_or(Waiting::LeaseUnreadable)?
+            }
+        };
+        self.is_fit(&lease)?;
+        let ground = self.ground(&sight, &lease)?;
+        self.word_or_vouch(ground)?;
+        self.may_run_by_cohort(&sight, &lease, ground)?;
+        if self.api.write.is_some() {
+            return Err(Waiting::UnresolvedWrite);
+        }
+        if self.now < self.retry_at {
+            return Err(Waiting::Retry { message: String::new(), at: self.retry_at });
+        }
+        self.begin_candidacy(lease, ground);
+        Ok(())
+    }
+
+    fn is_fit(&self, lease: &Lease) -> Result<(), Waiting> {
+        if self.fenced() && clause!(self, FencedStaysDown) {
+            return Err(Waiting::Fenced);
+        }
+        if self.directive.is_none() {
+            return Err(Waiting::Directive);
+        }
+        if self.unfit() && !(self.fenced() && !clause!(self, FencedStaysDown)) {
+            return Err(Waiting::Unfit);
+        }
+        if self.has_no_copy() {
+            return Err(Waiting::NoCopy);
+        }
+        if self.other_system(lease) {
+            return Err(Waiting::OtherSystem);
+        }
+        if self.surrendered.is_some_and(|term| term >= lease.term) {
+            return Err(Waiting::CouldNotPromote);
+        }
+        match self.state() {
+            PostgresState::Standby | PostgresState::Stopped { .. } => Ok(()),
+            PostgresState::Unknown
+            | PostgresState::Empty
+            | PostgresState::Dying
+            | PostgresState::Starting
+            | PostgresState::Primary
+            | PostgresState::Stopping => Err(Waiting::NoCopy),
+        }
+    }
+
+    /// The ground on which it could run now.
+    fn ground(&self, sight: &Sight, lease: &Lease) -> Result<Ground, Waiting> {
+        let me = self.me();
+        if let Some(word) = &self.word
+            && word.term == lease.term
+            && lease.held_by(&word.from)
+            && self.now.since(word.at) < WORD
+            && self.has_all(Some(lease), word.lsn)
+        {
+            return Ok(Ground::Successor);
+        }
+        match sight {
+            Sight::Handed(handover) if handover.to == me => {
+                let all = self.has_all(Some(lease), handover.lsn);
+                Ok(if all { Ground::Successor } else { Ground::Open })
+            }
+            Sight::Handed(handover) => Err(Waiting::HandedTo(handover.to.clone())),
+            Sight::Free | Sight::Expired => Ok(Ground::Open),
+            Sight::Held { until } => {
+                let member = lease.quorum.as_ref().is_some_and(|q| q.of.contains(&me));
+                // Rule 16 is for `required`, where a promise of more than one stands in L.
+                if member && self.quick_allowed() && self.lost_primary() {
+                    return Ok(Ground::Quick);
+                }
+                Err(Waiting::Held { until: *until })
+            }
+            Sight::Unknown | Sight::Absent | Sight::Damaged => Err(Waiting::LeaseUnreadable),
+        }
+    }
+
+    fn quick_allowed(&self) -> bool {
+        self.directive
+            .as_ref()
+            .and_then(|d| d.synchronous.as_ref())
+            .is_some_and(|s| s.required && s.number > 0)
+    }
+
+    /// now ≥ noRunBefore; the holder's own end of its right also ends what it was vouched for.
+    fn word_or_vouch(&self, ground: Ground) -> Result<(), Waiting> {
+        let vouched = self.now < self.no_run_before && clause!(self, RunAfterVouch);
+        if vouched && ground != Ground::Successor {
+            return Err(Waiting::Vouched { until: self.no_run_before });
+        }
+        Ok(())
+    }
+
+    /// In the cohort, or a straggler of an L that is unchanged for F + D. Promises make up for it.
+    fn may_run_by_cohort(
+        &self,
+        sight: &Sight,
+        lease: &Lease,
+        ground: Ground,
+    ) -> Result<(), Waiting> {
+        let me = self.me();
+        let by_promises = lease.quorum.is_some() && ground == Ground::Quick;
+        if ground == Ground::Successor || by_promises || lease.in_cohort(&me) {
+            return Ok(());
+        }
+        let until = self.api.changed_at + self.failsafe_max() + lease.duration;
+        let over = self.now >= until && *sight != Sight::Unknown;
+        if over || !clause!(self, StragglerWaits) {
+            return Ok(());
+        }
+        Err(Waiting::Straggler { until })
+    }
+
+    fn begin_candidacy(&mut self, lease: Lease, ground: Ground) {
+        // Rule 12: the old address goes at suspicion where the old holder is not proved stopped.
+        if ground != Ground::Successor
+            && let Some(holder) = &lease.holder
+            && let Some(old) = lease.entry(&holder.incarnation)
+        {
+            let away = old.address.clone();
+            self.run(Action::UnpointService { away });
+        }
+        let candidacy =
+            Candidacy { version: self.api.version, lease, ground, round: None, taking: false };
+        self.decide_candidate(Box::new(candidacy));
+    }
+
+    pub(super) fn decide_candidate(&mut self, mut candidacy: Box<Candidacy>) {
+        if candidacy.taking {
+            self.duty = Duty::Candidate(candidacy);
+            return;
+        }
+        if self.api.version != candidacy.version || self.unfit() {
+            return self.stand_down(Waiting::LeaseUnreadable);
+        }
+        if candidacy.ground == Ground::Successor {
+            return self.take(candidacy, &BTreeSet::new());
+        }
+        if self.promises_count(&candidacy) {
+            self.promise_against(candidacy.lease.term);
+        }
+        self.receiver_paused_until = self.now + Span::seconds(2);
+        if clause!(self, ReceiverStopsFirst) && !self.receiver_stopped() {
+            self.stop_receiver();
+            if self.now.since(self.heard) > Span::seconds(3600) {
+                return self.stand_down(Waiting::NoCopy);
+            }
+            self.duty = Duty::Candidate(candidacy);
+            return;
+        }
+        let Some(round) = &candidacy.round else {
+            let question = Question::Election {
+                term: candidacy.lease.term,
+                version: candidacy.version,
+                promise: candidacy.lease.quorum.is_some(),
+                quick: candidacy.ground == Ground::Quick,
+            };
+            let names = self.electors(&candidacy);
+            let open = candidacy.lease.release.is_none() && candidacy.ground == Ground::Open;
+            let limit = if open { LIMIT } else { SHORT_LIMIT };
+            candidacy.round = Some(self.round(names, &question, limit));
+            return self.judge(candidacy);
+        };
+        let limit = round.started + LIMIT;
+        if self.now > limit + LIMIT {
+            return self.stand_down(Waiting::NoSource);
+        }
+        self.judge(candidacy);
+    }
+
+    fn promises_count(&self, candidacy: &Candidacy) -> bool {
+        candidacy.lease.quorum.as_ref().is_some_and(|q| q.of.contains(&self.me()))
+    }
+
+    /// All members; the holder that is proved stopped is not asked (traps H7), and under rule 16
+    /// only M is.
+    fn electors(&self, candidacy: &Candidacy) -> Vec<InstanceName> {
+        let lease = &candidacy.lease;
+        let by = lease.release.as_ref().map(|r| &r.by);
+        let stopped = lease.everyone().find(|m| Some(&m.incarnation) == by).map(|m| &m.name);
+        let operator = lease
+            .release
+            .as_ref()
+            .is_some_and(|r| r.proof == crate::protocol::lease::ReleaseProof::Operator);
+        self.names().into_iter().filter(|name| !(operator && Some(name) == stopped)).collect()
+    }
+
+    /// Looks at the answers so far: goes on as soon as those that are needed are in.
+    fn judge(&mut self, candidacy: Box<Candidacy>) {
+        let Some(round) = candidacy.round.clone() else { return };
+        if let Err(waiting) = self.nobody_objects(&candidacy, &round) {
+            return self.stand_down(waiting);
+        }
+        let verdict = match &candidacy.lease.quorum {
+            Some(quorum) => self.promised(quorum, &round),
+            None => self.best_without_quorum(&candidacy.lease, &round),
+        };
+        match verdict {
+            Ok(members) => self.take(candidacy, &members),
+            Err(waiting) if round.complete() => self.stand_down(waiting),
+            Err(waiting) => {
+                self.waiting = Some(waiting);
+                self.duty = Duty::Candidate(candidacy);
+            }
+        }
+    }
+
+    /// No higher term, nobody runs, nobody vouched.
+    fn nobody_objects(&self, candidacy: &Candidacy, round: &Round) -> Result<(), Waiting> {
+        for (name, answer) in &round.answers {
+            let status = &answer.status;
+            let higher = status.term > candidacy.lease.term;
+            if higher && clause!(self, CandidateHeedsTerm) {
+                return Err(Waiting::HigherTerm(name.clone()));
+            }
+            if matches!(status.standing, Standing::Primary) {
+                return Err(Waiting::PeerRuns(name.clone()));
+            }
+            let vouched =
+                status.no_run_for > Span::ZERO || answer.verdict == Verdict::No(Refusal::Vouched);
+            if vouched && clause!(self, RunAfterVouch) {
+                return Err(Waiting::PeerVouched(name.clone()));
+            }
+            if answer.verdict == Verdict::No(Refusal::NotLost)
+                && candidacy.ground == Ground::Quick
+                && candidacy.lease.held_by(&status.member.incarnation)
+            {
+                return Err(Waiting::PeerRuns(name.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Rule 9 with a quorum: |M| − w + 1 of M have promised, and it is as good as each of them.
+    fn promised(&self, quorum: &Quorum, round: &Round) -> Result<BTreeSet<Incarnation>, Waiting> {
+        let me = self.me();
+        let own = self.status();
+        let by_name = !clause!(self, PromisesByIncarnation);
+        let counts = |status: &MemberStatus| {
+            let named = by_name
+                && self.api.lease.as_ref().is_some_and(|l| {
+                    l.everyone()
+                        .any(|m| m.name == status.member.name && quorum.of.contains(&m.incarnation))
+                });
+            !status.no_copy && (quorum.of.contains(&status.member.incarnation) || named)
+        };
+        let mut promisers: BTreeSet<Incarnation> = BTreeSet::new();
+        if quorum.of.contains(&me) {
+            promisers.insert(me.clone());
+        }
+        for (_, status) in round.yes().filter(|(_, s)| counts(s)) {
+            promisers.insert(status.member.incarnation.clone());
+        }
+        let slack = usize::from(!clause!(self, PromisesIntersect));
+        if !quorum.intersected_by(promisers.len() + slack) {
+            return Err(Waiting::Promises {
+                have: u32::try_from(promisers.len()).unwrap_or(u32::MAX),
+                need: u32::try_from(quorum.intersecting()).unwrap_or(u32::MAX),
+                missing: quorum.of.difference(&promisers).cloned().collect(),
+            });
+        }
+        for (name, status) in round.yes().filter(|(_, s)| counts(s)) {
+            if self.behind(&own, status) && clause!(self, BestOfPromisers) {
+                return Err(Waiting::BehindPromiser(name.clone()));
+            }
+            if !status.unfit && better(status, &own) {
+                return Err(Waiting::BetterPeer(name.clone()));
+            }
+        }
+        promisers.remove(&me);
+        Ok(promisers)
+    }
+
+    fn behind(&self, own: &MemberStatus, other: &MemberStatus) -> bool {
+        if clause!(self, PositionByTerm) {
+            own.position < other.position
+        } else {
+            own.position.lsn < other.position.lsn
+        }
+    }
+
+    /// Rule 9 without a quorum.
+    fn best_without_quorum(
+        &self,
+        lease: &Lease,
+        round: &Round,
+    ) -> Result<BTreeSet<Incarnation>, Waiting> {
+        let own = self.status();
+        let flushed = self.flushed();
+        let on_history = match self.ledger.history.kinship(flushed, &lease.history) {
+            Kinship::OnIt => true,
+            // A child: L's history lies in its own.
+            Kinship::Left(_) => {
+                lease.history.kinship(lease.position.lsn, &self.ledger.history) == Kinship::OnIt
+            }
+            Kinship::Unrelated => false,
+        };
+        if !on_history && clause!(self, CandidateOnHistory) {
+            return Err(Waiting::LeftHistory);
+        }
+        let bytes = lease.position.lsn.saturating_distance(flushed);
+        let bound = self.directive.as_ref().and_then(|d| d.limits.maximum_lag);
+        if let Some(bound) = bound.filter(|bound| bytes > *bound && clause!(self, LagBound)) {
+            return Err(Waiting::Lag { bytes, bound });
+        }
+        for (name, status) in round.yes() {
+            let able =
+                !status.unfit && !status.no_copy && lease.in_cohort(&status.member.incarnation);
+            let ahead = if clause!(self, PositionByTerm) {
+                better(status, &own)
+            } else {
+                status.position.lsn > own.position.lsn
+            };
+            if able && ahead {
+                return Err(Waiting::BetterPeer(name.clone()));
+            }
+        }
+        if !round.complete() {
+            return Err(Waiting::NoSource);
+        }
+        Ok(round.yes().map(|(_, s)| s.member.incarnation.clone()).collect())
+    }
+
+    /// Rule 11: the swap.
+    fn take(&mut self, mut candidacy: Box<Candidacy>, answered: &BTreeSet<Incarnation>) {
+        let lease = self.taken(&candidacy, answered);
+        let base = Base::Version(candidacy.version);
+        if self.write_lease(base, lease, Purpose::Take) {
+            candidacy.taking = true;
+        }
+        self.duty = Duty::Candidate(candidacy);
+    }
+
+    fn taken(&self, candidacy: &Candidacy, answered: &BTreeSet<Incarnation>) -> Lease {
+        let old = &candidacy.lease;
+        let me = self.me();
+        let keep = candidacy.ground == Ground::Successor;
+        let lost = old.holder.as_ref().map(|h| h.incarnation.clone());
+        let mut everyone: Vec<Member> = old.everyone().cloned().collect();
+        if !everyone.iter().any(|m| m.incarnation == me) {
+            everyone.push(self.member());
+        }
+        let inside = |m: &Member| {
+            m.incarnation == me
+                || answered.contains(&m.incarnation)
+                || (keep && old.in_cohort(&m.incarnation) && Some(&m.incarnation) != lost.as_ref())
+        };
+        let current = |m: &Member| self.member_of(&m.incarnation).unwrap_or_else(|| m.clone());
+        let cohort = std::iter::once(self.member())
+            .chain(everyone.iter().filter(|m| m.incarnation != me && inside(m)).map(current))
+            .collect();
+        let stragglers = everyone.iter().filter(|m| !inside(m)).map(current).collect();
+        let raise = clause!(self, TakeRaisesTerm);
+        let restart = self.can_restart_as_primary();
+        Lease {
+            holder: Some(self.as_holder()),
+            term: if raise { old.term.next() } else { old.term },
+            duration: self.timing().duration,
+            system_id: old.system_id,
+            history: self.history(),
+            history_published: restart,
+            position: self.position(),
+            cohort,
+            stragglers,
+            quorum: old.quorum.clone().filter(|_| clause!(self, TakeKeepsQuorum)),
+            release: None,
+            reassertions: 0,
+        }
+    }
+
+    pub(super) fn count_taken(&mut self, write: &Write) {
+        if write.purpose != Purpose::Take {
+            return;
+        }
+        self.counts.elections += 1;
+        if let Duty::Candidate(candidacy) = &self.duty
+            && candidacy.ground == Ground::Quick
+        {
+            self.counts.quick += 1;
+        }
+    }
+
+    pub(super) fn take_failed(&mut self) {
+        self.stand_down(Waiting::LeaseUnreadable);
+    }
+
+    /// The swap may have been applied: back to rule 7, and by rule 8 if it turns out holder.
+    pub(super) fn take_unknown(&mut self) {
+        self.duty = Duty::Standby;
+    }
+
+    fn stand_down(&mut self, waiting: Waiting) {
+        self.counts.refused += 1;
+        self.human_options(&waiting);
+        self.waiting = Some(waiting);
+        let jitter = self.jitter(300);
+        self.retry_at = self.now + Span::millis(200) + jitter;
+        self.duty = Duty::Standby;
+    }
+
+    /// Rule 23: says who is missing and what a human may do.
+    pub(super) fn human_options(&mut self, waiting: &Waiting) {
+        match waiting {
+            Waiting::Promises { missing, .. } => {
+                let back = missing.iter().filter_map(|i| self.member_of(i));
+                self.human = back.map(|m| HumanOption::BringBack(m.name)).collect();
+                self.human.push(HumanOption::AcceptLoss);
+            }
+            Waiting::BehindPromiser(name) => {
+                self.human = vec![HumanOption::BringBack(name.clone()), HumanOption::AcceptLoss];
+            }
+            Waiting::Lag { bytes, .. } => self.human = vec![HumanOption::RaiseMaximumLag(*bytes)],
+            Waiting::LeftHistory => self.human = vec![HumanOption::AcceptLoss],
+            Waiting::Fenced => self.human = vec![HumanOption::Unfence],
+            Waiting::Unanswered(names) => {
+                self.human = names.iter().cloned().map(HumanOption::BringBack).collect();
+                self.human.push(HumanOption::NameHolder);
+            }
+            _ => {}
+        }
+    }
+}

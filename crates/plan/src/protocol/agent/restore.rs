@@ -1,0 +1,230 @@
+//! An absent or a damaged Lease (rule 7).
+
+use std::collections::BTreeSet;
+
+use crate::protocol::command::Base;
+use crate::protocol::event::PostgresState;
+use crate::protocol::identity::{InstanceName, Member, Term};
+use crate::protocol::lease::Lease;
+use crate::protocol::ledger::LastRole;
+use crate::protocol::message::{Question, Standing};
+use crate::protocol::moment::Span;
+use crate::protocol::position::Position;
+use crate::protocol::quorum::Quorum;
+use crate::protocol::view::Waiting;
+
+use super::api::{Purpose, Reading, Sight};
+use super::candidate::better;
+use super::holder::{Holding, Step};
+use super::peers::Round;
+use super::{Duty, Protocol, clause};
+
+const LIMIT: Span = Span::seconds(1);
+
+/// L is being made anew by an instance that does not hold it.
+#[derive(Clone, Debug)]
+pub(super) struct Restoration {
+    base: Base,
+    damaged: bool,
+    pub round: Option<Round>,
+    writing: bool,
+}
+
+impl Protocol {
+    /// True if it has begun to make L anew; an error says why it does not although L needs it.
+    pub(super) fn restore_lease(&mut self) -> Result<bool, Waiting> {
+        let base = match (self.sight(), &self.api.reading) {
+            (Sight::Absent, Reading::Absent(base)) => *base,
+            (Sight::Damaged, _) => Base::Version(self.api.version),
+            _ => return Ok(false),
+        };
+        let damaged = self.sight() == Sight::Damaged;
+        let directive = self.directive.as_ref().ok_or(Waiting::Directive)?;
+        if directive.cluster_gone || directive.leaving || directive.fenced {
+            return Err(Waiting::Unfit);
+        }
+        if self.has_no_copy() {
+            return Err(Waiting::NoCopy);
+        }
+        if self.api.write.is_some() || self.now < self.retry_at {
+            return Err(Waiting::UnresolvedWrite);
+        }
+        if damaged {
+            let mine = self.ledger.lease.as_ref().is_some_and(|l| l.1.held_by(&self.me()));
+            if !mine || self.ledger.role != LastRole::Primary {
+                return Err(Waiting::LeaseDamaged);
+            }
+        } else if directive.bootstrap_primary && self.nobody_ran() {
+            return Ok(self.create_first(base));
+        } else {
+            let until = self.api.changed_at + self.lease_duration();
+            if self.api.confirmed_at < until || self.now < self.no_run_before {
+                return Err(Waiting::LeaseAbsent);
+            }
+        }
+        let names: Vec<InstanceName> = self.names();
+        let round = self.round(names, &Question::Status, LIMIT);
+        let restoration = Restoration { base, damaged, round: Some(round), writing: false };
+        self.decide_restoring(Box::new(restoration));
+        Ok(true)
+    }
+
+    fn nobody_ran(&self) -> bool {
+        self.ledger.term == Term::ZERO
+            && matches!(self.state(), PostgresState::Stopped { .. })
+            && self
+                .peers
+                .0
+                .values()
+                .all(|known| known.status.as_ref().is_none_or(|(_, s)| s.term == Term::ZERO))
+    }
+
+    /// The very first Lease, by the instance that the cluster's memory names.
+    fn create_first(&mut self, base: Base) -> bool {
+        let Some(lease) = self.anew(Term(1), Vec::new()) else { return false };
+        self.duty = Duty::Restoring(Box::new(Restoration {
+            base,
+            damaged: false,
+            round: None,
+            writing: true,
+        }));
+        self.write_lease(base, lease, Purpose::Restore)
+    }
+
+    /// A Lease that promises what this instance alone can promise.
+    fn anew(&self, term: Term, stragglers: Vec<Member>) -> Option<Lease> {
+        let synchronous = self
+            .directive
+            .as_ref()
+            .and_then(|d| d.synchronous.as_ref())
+            .is_some_and(|s| s.number > 0);
+        let quorum = synchronous && clause!(self, AbsentKeepsQuorum);
+        Some(Lease {
+            holder: Some(self.as_holder()),
+            term,
+            duration: self.timing().duration,
+            system_id: self.own_system()?,
+            history: self.history(),
+            history_published: self.can_restart_as_primary(),
+            position: if term == Term(1) { Position::default() } else { self.position() },
+            cohort: vec![self.member()],
+            stragglers,
+            quorum: quorum.then(|| Quorum::alone(self.me())),
+            release: None,
+            reassertions: 0,
+        })
+    }
+
+    pub(super) fn decide_restoring(&mut self, mut restoration: Box<Restoration>) {
+        let expected = match self.sight() {
+            Sight::Absent => !restoration.damaged,
+            Sight::Damaged => restoration.damaged,
+            Sight::Unknown
+            | Sight::Held { .. }
+            | Sight::Expired
+            | Sight::Free
+            | Sight::Handed(_) => false,
+        };
+        if restoration.writing {
+            if self.api.write.is_some() {
+                self.duty = Duty::Restoring(restoration);
+            }
+            return;
+        }
+        let complete = restoration.round.as_ref().is_none_or(Round::complete);
+        if !expected {
+            return;
+        }
+        if !complete {
+            self.duty = Duty::Restoring(restoration);
+            return;
+        }
+        let Some(round) = restoration.round.take() else { return };
+        match self.may_restore(&restoration, &round) {
+            Ok(lease) => {
+                restoration.writing = true;
+                let base = restoration.base;
+                self.duty = Duty::Restoring(restoration);
+                self.write_lease(base, lease, Purpose::Restore);
+            }
+            Err(waiting) => {
+                self.human_options(&waiting);
+                self.waiting = Some(waiting);
+                self.retry_at = self.now + Span::seconds(1);
+            }
+        }
+    }
+
+    fn may_restore(&self, restoration: &Restoration, round: &Round) -> Result<Lease, Waiting> {
+        let statuses: Vec<_> = round.answers.values().map(|a| &a.status).collect();
+        if restoration.damaged {
+            if let Some(s) = statuses.iter().find(|s| s.term > self.ledger.term) {
+                return Err(Waiting::HigherTerm(s.member.name.clone()));
+            }
+            return self.last_lease().ok_or(Waiting::LeaseDamaged);
+        }
+        if !round.silent.is_empty() && clause!(self, AbsentNeedsEverybody) {
+            return Err(Waiting::Unanswered(round.silent.iter().cloned().collect()));
+        }
+        if let Some(s) =
+            statuses.iter().find(|s| matches!(s.standing, Standing::Primary | Standing::Down))
+        {
+            return Err(Waiting::PeerRuns(s.member.name.clone()));
+        }
+        let own = self.status();
+        if let Some(s) = statuses.iter().find(|s| !s.no_copy && better(s, &own)) {
+            return Err(Waiting::BetterPeer(s.member.name.clone()));
+        }
+        let highest = statuses
+            .iter()
+            .flat_map(|s| [Some(s.term), s.promised])
+            .flatten()
+            .chain(self.ledger.promised)
+            .fold(self.ledger.term, std::cmp::Ord::max);
+        let stragglers: BTreeSet<Member> =
+            statuses.iter().filter(|s| !s.no_copy).map(|s| s.member.clone()).collect();
+        self.anew(highest.next(), stragglers.into_iter().collect()).ok_or(Waiting::NoCopy)
+    }
+
+    /// The last L by the ledger, with the next term.
+    fn last_lease(&self) -> Option<Lease> {
+        let (_, last) = self.ledger.lease.as_ref()?;
+        let term = self.ledger.promised.unwrap_or_default().max(self.ledger.term).next();
+        Some(Lease { holder: Some(self.as_holder()), release: None, term, ..last.clone() })
+    }
+
+    /// P itself, while its right lasts: the Lease is gone, or lost its past.
+    pub(super) fn restore_as_holder(&mut self, holding: &mut Holding) {
+        let base = match (self.sight(), &self.api.reading) {
+            (Sight::Absent, Reading::Absent(base)) => *base,
+            (Sight::Damaged, _) => Base::Version(self.api.version),
+            _ => return,
+        };
+        let gone = self.directive.as_ref().is_some_and(|d| d.cluster_gone || d.leaving);
+        let serving = matches!(holding.step, Step::Serve | Step::Restart | Step::Promote { .. });
+        if gone || !serving || !self.right_lasts() || self.api.write.is_some() {
+            return;
+        }
+        if self.fresh().any(|(_, s)| s.term > self.ledger.term) {
+            return;
+        }
+        if let Some(lease) = self.last_lease() {
+            self.write_lease(base, lease, Purpose::Restore);
+        }
+    }
+
+    pub(super) fn restore_failed(&mut self) {
+        if matches!(self.duty, Duty::Restoring(_)) {
+            self.duty = Duty::Standby;
+        }
+        self.retry_at = self.now + Span::millis(500);
+    }
+
+    /// For the closing line: which kind of Lease was made anew.
+    pub(super) fn count_restored(&mut self, base: Base) {
+        match base {
+            Base::Version(_) if self.api.lease.is_some() => self.counts.damaged += 1,
+            Base::Version(_) | Base::Absent => self.counts.created += 1,
+        }
+    }
+}
