@@ -3,8 +3,12 @@
 //! Everything here is a function of its arguments. Texts and bytes come from the agent, from the
 //! user's manifest or from a server; no input makes a parser panic.
 
+pub mod conf;
 pub mod control;
+pub mod hba;
+pub mod ident;
 pub mod lsn;
+pub mod parameters;
 pub mod sql;
 pub mod synchronous;
 pub mod system_id;
