@@ -53,13 +53,38 @@ pub struct InstanceSpec {
 
 /// How an empty volume is filled.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(from = "BootstrapForm", into = "BootstrapForm")]
 pub enum Bootstrap {
     /// Clone another instance of the cluster; waits until there is one.
     #[default]
     Clone,
     /// Make a new database cluster.
     Initdb(Box<Initdb>),
+}
+
+/// [`Bootstrap`] as JSON: an object with one field, because a structural schema knows no choice
+/// between a string and an object.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+struct BootstrapForm {
+    /// Make a new database cluster; if absent, clone another instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    initdb: Option<Box<Initdb>>,
+}
+
+impl From<BootstrapForm> for Bootstrap {
+    fn from(form: BootstrapForm) -> Self {
+        form.initdb.map_or(Self::Clone, Self::Initdb)
+    }
+}
+
+impl From<Bootstrap> for BootstrapForm {
+    fn from(bootstrap: Bootstrap) -> Self {
+        match bootstrap {
+            Bootstrap::Clone => Self { initdb: None },
+            Bootstrap::Initdb(initdb) => Self { initdb: Some(initdb) },
+        }
+    }
 }
 
 /// Options of `initdb` and what runs after it. The meaning is CloudNativePG's `bootstrap.initdb`;

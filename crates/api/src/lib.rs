@@ -1,3 +1,20 @@
 //! What the user writes: the kinds, their rules and documentation, all names. PURE.
 
+mod record;
+
+pub mod annotations;
+pub mod cluster;
+pub mod conditions;
+pub mod identity;
+pub mod image_catalog;
 pub mod instance;
+pub mod labels;
+pub mod metrics;
+pub mod names;
+pub mod object;
+pub mod phases;
+pub mod reasons;
+pub mod secret;
+
+pub use identity::{Identity, Kind};
+pub use object::{Cluster, ClusterImageCatalog, ImageCatalog, Instance};

@@ -1,0 +1,81 @@
+//! Slots, the Lease's timing, certificates, and replicas of other clusters.
+
+use crate::record::record;
+
+record! {
+    /// Slots that the cluster keeps.
+    pub struct ReplicationSlots {
+        /// Slots of the cluster's own standbys.
+        high_availability: Option<HighAvailabilitySlots>,
+        /// Seconds between two steps in which standbys move their slots forward.
+        update_interval: Option<i32>,
+        /// Are users' slots copied to standbys.
+        synchronize_replicas: Option<SynchronizeReplicas>,
+    }
+
+    /// Slots of the cluster's own standbys.
+    pub struct HighAvailabilitySlots {
+        /// Are they kept.
+        enabled: Option<bool>,
+        /// Beginning of their names; cannot be changed.
+        slot_prefix: Option<String>,
+        /// Are logical slots kept on standbys.
+        synchronize_logical_decoding: Option<bool>,
+    }
+
+    /// Users' slots on standbys.
+    pub struct SynchronizeReplicas {
+        /// Are they copied.
+        enabled: Option<bool>,
+        /// Regular expressions of names that are not.
+        exclude_patterns: Vec<String>,
+    }
+
+    /// Timing of the cluster's Lease, in seconds.
+    pub struct PrimaryLease {
+        /// How long the primary's right to write lasts after a renewal.
+        lease_duration_seconds: Option<i32>,
+        /// How long the primary tries to renew before it stops.
+        renew_deadline_seconds: Option<i32>,
+        /// Time between two renewals.
+        retry_period_seconds: Option<i32>,
+        /// How long a Lease that was given up is said to last.
+        released_lease_duration_seconds: Option<i32>,
+    }
+
+    /// Certificates given by the user; what is absent is made.
+    pub struct Certificates {
+        /// Secret whose ca.crt verifies the server (and, with ca.key, signs it).
+        #[serde(rename = "serverCASecret")]
+        server_ca_secret: Option<String>,
+        /// Secret (kubernetes.io/tls) of the server.
+        #[serde(rename = "serverTLSSecret")]
+        server_tls_secret: Option<String>,
+        /// Secret whose ca.crt verifies clients (and, with ca.key, signs them).
+        #[serde(rename = "clientCASecret")]
+        client_ca_secret: Option<String>,
+        /// Secret (kubernetes.io/tls) of role streaming_replica.
+        #[serde(rename = "replicationTLSSecret")]
+        replication_tls_secret: Option<String>,
+        /// More names of the server.
+        #[serde(rename = "serverAltDNSNames")]
+        server_alt_dns_names: Vec<String>,
+    }
+
+    /// Makes the cluster a replica of another one.
+    pub struct ReplicaCluster {
+        /// Name of this cluster in a distributed topology.
+        #[serde(rename = "self")]
+        own_name: Option<String>,
+        /// Name of the topology's primary cluster.
+        primary: Option<String>,
+        /// Name in externalClusters that is followed.
+        source: Option<String>,
+        /// Is it a replica. Not together with `primary`.
+        enabled: Option<bool>,
+        /// Token of the cluster that was demoted.
+        promotion_token: Option<String>,
+        /// How far replay stays behind on purpose (recovery_min_apply_delay).
+        min_apply_delay: Option<String>,
+    }
+}

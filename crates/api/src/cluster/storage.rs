@@ -1,0 +1,58 @@
+//! Volumes: `spec.storage`, `walStorage`, `tablespaces`, scratch volumes.
+
+use k8s_openapi::api::core::v1::PersistentVolumeClaimSpec;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::record::{record, words};
+
+record! {
+    /// A volume of each instance.
+    pub struct Storage {
+        /// Storage class; the default one if absent.
+        storage_class: Option<String>,
+        /// Size; cannot shrink.
+        size: Option<String>,
+        /// Are existing volumes enlarged when the size grows.
+        resize_in_use_volumes: Option<bool>,
+        /// What else the volume claim says.
+        pvc_template: Option<PersistentVolumeClaimSpec>,
+        /// What becomes of the volumes when the Cluster is deleted: `delete`, or `keep`. Only in spec.storage, for all volumes.
+        retain_policy: Option<RetainPolicy>,
+    }
+
+    /// A tablespace with a volume in each instance.
+    pub struct Tablespace {
+        /// Its name.
+        name: Option<String>,
+        /// Its volume.
+        storage: Option<Storage>,
+        /// Who owns it.
+        owner: Option<TablespaceOwner>,
+        /// Is it used for temporary objects.
+        temporary: Option<bool>,
+    }
+
+    /// Who owns a tablespace.
+    pub struct TablespaceOwner {
+        /// A role.
+        name: Option<String>,
+    }
+
+    /// Limits of the pods' scratch volumes.
+    pub struct EphemeralVolumesSizeLimit {
+        /// /dev/shm.
+        shm: Option<Quantity>,
+        /// Temporary data.
+        temporary_data: Option<Quantity>,
+    }
+}
+
+words! {
+    /// What becomes of the volumes when the Cluster is deleted.
+    pub enum RetainPolicy {
+        /// They stay.
+        Keep = "keep",
+        /// They are deleted.
+        Delete = "delete",
+    }
+}
