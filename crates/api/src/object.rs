@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube_core::resource::DynamicResourceScope;
+use kube_core::DynamicResourceScope;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 

@@ -113,16 +113,21 @@ impl Connection<'_> {
             (connection::FQDN_JDBC_URI, self.jdbc(&full, "")),
             (connection::CA_CERTIFICATE, self.ca.to_owned()),
             (connection::SSLMODE, "verify-full".to_owned()),
-            (connection::VERIFY_FULL_URI, self.uri(&full, "?sslmode=verify-full&sslrootcert=ca.crt")),
-            (connection::VERIFY_FULL_JDBC_URI, self.jdbc(&full, "&sslmode=verify-full&sslrootcert=ca.crt")),
+            (
+                connection::VERIFY_FULL_URI,
+                self.uri(&full, "?sslmode=verify-full&sslrootcert=ca.crt"),
+            ),
+            (
+                connection::VERIFY_FULL_JDBC_URI,
+                self.jdbc(&full, "&sslmode=verify-full&sslrootcert=ca.crt"),
+            ),
         ];
         entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
     fn pgpass(&self) -> String {
         let field = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
-        let database =
-            if self.database == "*" { "*".to_owned() } else { field(self.database) };
+        let database = if self.database == "*" { "*".to_owned() } else { field(self.database) };
         format!(
             "{}:{}:{database}:{}:{}\n",
             self.host,

@@ -1,6 +1,8 @@
 //! `spec.bootstrap`: where the data comes from.
 
-use k8s_openapi::api::core::v1::{LocalObjectReference, SecretKeySelector, TypedLocalObjectReference};
+use k8s_openapi::api::core::v1::{
+    LocalObjectReference, SecretKeySelector, TypedLocalObjectReference,
+};
 use std::collections::BTreeMap;
 
 use crate::record::{record, words};

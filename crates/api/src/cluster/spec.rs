@@ -11,9 +11,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{
-    Affinity, Backup, Bootstrap, Certificates, EphemeralVolumesSizeLimit, ExternalCluster,
-    Managed, Monitoring, NodeMaintenanceWindow, Plugin, PostgresConfiguration, PrimaryLease,
-    Probes, ReplicaCluster, ReplicationSlots, ServiceAccountTemplate, Storage, Tablespace,
+    Affinity, Backup, Bootstrap, Certificates, EphemeralVolumesSizeLimit, ExternalCluster, Managed,
+    Monitoring, NodeMaintenanceWindow, Plugin, PostgresConfiguration, PrimaryLease, Probes,
+    ReplicaCluster, ReplicationSlots, ServiceAccountTemplate, Storage, Tablespace,
 };
 use crate::record::{record, words};
 

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::Value;
 
-use super::{DataDurability, PrimaryUpdateMethod, PrimaryUpdateStrategy, RetainPolicy, SynchronousMethod};
+use super::{
+    DataDurability, PrimaryUpdateMethod, PrimaryUpdateStrategy, RetainPolicy, SynchronousMethod,
+};
 use crate::record::record;
 
 record! {
