@@ -143,6 +143,9 @@ impl Protocol {
             let request = write.request;
             self.lease_written(request, LeaseWriting::Unknown);
         }
+        if let Sight::Held { until } = self.sight() {
+            self.read_at(until);
+        }
         if self.api.read.is_some() || self.now < self.api.next_read {
             return;
         }

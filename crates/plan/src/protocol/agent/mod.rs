@@ -72,7 +72,6 @@ enum Duty {
 #[derive(Clone, Debug)]
 struct Operation {
     action: Action,
-    since: Moment,
 }
 
 /// Operations of one lane exclude each other.
@@ -114,7 +113,6 @@ pub struct Protocol {
     duty: Duty,
     right: Option<Right>,
     armed: bool,
-    started: Moment,
     no_run_before: Moment,
     heard: Moment,
     receiver_paused_until: Moment,
@@ -156,7 +154,6 @@ impl Protocol {
             duty: Duty::Standby,
             right: None,
             armed: false,
-            started: now,
             no_run_before: Moment::default(),
             heard: now,
             receiver_paused_until: now,
@@ -299,7 +296,7 @@ impl Protocol {
         }
         self.next_id += 1;
         let operation = OperationId(self.next_id);
-        self.operations.insert(operation, Operation { action: action.clone(), since: self.now });
+        self.operations.insert(operation, Operation { action: action.clone() });
         self.out.push(Command::Run { operation, action });
         true
     }
