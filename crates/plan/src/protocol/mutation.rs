@@ -37,8 +37,6 @@ mutations! {
     VouchSurvivesRestart,
     /// Rule 4: a member that does not stream stays in the cohort.
     CohortDropsSilent,
-    /// Rule 4: a new member is reckoned with before it was written.
-    CohortByWriteOnly,
     /// Rule 5: the next start does not wait until every process is gone.
     StartAfterAllGone,
     /// Rule 7: L counts as expired after D/2.
