@@ -47,13 +47,10 @@ struct Record {
     octet: u8,
     /// Where the search for the next pod's address begins.
     next_pod: u16,
-    /// Where the search for the next service's address begins.
-    next_service: u16,
 }
 
-/// Pods have 127.x.1.0 to 127.x.127.255, services 127.x.128.0 to 127.x.254.255.
+/// Pods have 127.x.1.0 to 127.x.127.255; the API server gives Services the upper half.
 const PODS: std::ops::Range<u16> = 0x0100..0x8000;
-const SERVICES: std::ops::Range<u16> = 0x8000..0xff00;
 
 impl Network {
     /// Reads what was given out, or chooses a range by the state directory's path.
@@ -90,6 +87,13 @@ impl Network {
         Ipv4Addr::new(127, self.state().record.octet, 0, 1)
     }
 
+    /// The network of Services' addresses, as a number and its prefix length.
+    #[must_use]
+    pub fn services(&self) -> (u32, u8) {
+        let octet = self.state().record.octet;
+        (u32::from(Ipv4Addr::new(127, octet, 128, 0)), 17)
+    }
+
     /// The machine's own address.
     #[must_use]
     pub fn node(&self) -> Ipv4Addr {
@@ -108,25 +112,11 @@ impl Network {
 
     /// A new address for a pod.
     pub fn pod(&self) -> Result<Ipv4Addr, NetworkError> {
-        self.next(PODS, |record| &mut record.next_pod)
-    }
-
-    /// A new address for a service.
-    pub fn service(&self) -> Result<Ipv4Addr, NetworkError> {
-        self.next(SERVICES, |record| &mut record.next_service)
-    }
-
-    fn next(
-        &self,
-        range: std::ops::Range<u16>,
-        cursor: impl Fn(&mut Record) -> &mut u16,
-    ) -> Result<Ipv4Addr, NetworkError> {
         let mut state = self.state();
-        for _ in range.clone() {
+        for _ in PODS {
             let octet = state.record.octet;
-            let place = cursor(&mut state.record);
-            let number = (*place).clamp(range.start, range.end - 1);
-            *place = if number + 1 >= range.end { range.start } else { number + 1 };
+            let number = state.record.next_pod.clamp(PODS.start, PODS.end - 1);
+            state.record.next_pod = if number + 1 >= PODS.end { PODS.start } else { number + 1 };
             let [third, fourth] = number.to_be_bytes();
             let address = Ipv4Addr::new(127, octet, third, fourth);
             // Addresses that end in 0 or 255 look like mistakes to people.
@@ -146,7 +136,7 @@ impl Record {
     /// 127.0.x.x and 127.1.x.x are what people and distributions use already.
     fn new(path: &str) -> Self {
         let hash = u8::from_str_radix(&short_hash(path)[..2], 16).unwrap_or(0);
-        Self { octet: 2 + hash % 252, next_pod: PODS.start, next_service: SERVICES.start }
+        Self { octet: 2 + hash % 252, next_pod: PODS.start }
     }
 }
 
@@ -168,8 +158,7 @@ mod tests {
         let third = again.pod().unwrap();
         assert!(third != first && third != second);
         assert_eq!(first.octets()[1], again.api_server().octets()[1]);
-        let service = again.service().unwrap();
-        assert!(service.octets()[2] >= 128, "{service}");
+        assert!(third.octets()[2] < 128, "{third}");
         std::fs::remove_dir_all(path).unwrap();
     }
 }

@@ -291,6 +291,7 @@ impl Supervisor {
         let path = self.log_path();
         let directory = path.parent().unwrap_or(&path).to_owned();
         make_directory(&directory, 0o700)
+            .and_then(|()| super::logs::set_aside(&path))
             .and_then(|()| OpenOptions::new().append(true).create(true).mode(0o600).open(&path))
             .map_err(|source| StartError::Log { path, source })
     }

@@ -29,8 +29,8 @@ pub struct LogRequest {
     pub follow: bool,
     /// Only so many last lines.
     pub tail_lines: Option<usize>,
-    /// Only so many bytes.
-    pub limit_bytes: Option<usize>,
+    /// The run before the last start.
+    pub previous: bool,
 }
 
 /// The last `limit` bytes of a file, from a beginning of a line.
@@ -49,14 +49,12 @@ pub(super) fn tail(path: &Path, limit: u64) -> io::Result<String> {
 
 /// Reads a log as asked. The stream ends at the end of the file, or never with `follow`.
 pub fn read(layout: &Layout, request: &LogRequest) -> io::Result<BoxStream<'static, Bytes>> {
-    let path = layout.log(&request.namespace, &request.pod, &request.uid, &request.container);
+    let current = layout.log(&request.namespace, &request.pod, &request.uid, &request.container);
+    let path = if request.previous { previous(&current) } else { current };
     let mut bytes = fs::read(&path)?;
     let position = bytes.len() as u64;
     if let Some(lines) = request.tail_lines {
         bytes.drain(..start_of_last(&bytes, lines));
-    }
-    if let Some(limit) = request.limit_bytes {
-        bytes.truncate(limit);
     }
     let first = stream::once(async move { Bytes::from(bytes) });
     if !request.follow {
@@ -102,6 +100,18 @@ fn follow(path: PathBuf, position: u64) -> impl futures::Stream<Item = Bytes> {
             return Some((Bytes::from(bytes), (path, position)));
         }
     })
+}
+
+fn previous(log: &Path) -> PathBuf {
+    log.with_extension("previous.log")
+}
+
+/// Keeps the log of the last run beside the one that begins.
+pub(super) fn set_aside(log: &Path) -> io::Result<()> {
+    match fs::rename(log, previous(log)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 /// Cuts every log that has grown too long. What is written between the copy and the cut is lost;

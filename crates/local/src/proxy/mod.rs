@@ -26,7 +26,6 @@ use self::relay::{Endpoints, Relay};
 use crate::kubelet::chain;
 use crate::layout::write_file;
 use crate::mirror::Mirror;
-use crate::network::Network;
 
 /// Annotation of a Service with its address on 127.0.0.1.
 pub const HOST_ADDRESS: &str = "local.matriarch.dev/address";
@@ -47,8 +46,6 @@ const KUBE_PROXY_WAIT: Duration = Duration::from_secs(1);
 pub struct Options {
     /// The API server.
     pub client: kube::Client,
-    /// Addresses.
-    pub network: Arc<Network>,
     /// File that remembers the ports of 127.0.0.1.
     pub ports_file: PathBuf,
     /// First port of 127.0.0.1 to try.
@@ -124,23 +121,16 @@ impl Proxy {
         };
         let mut wanted: BTreeMap<(String, SocketAddr), Endpoints> = BTreeMap::new();
         let mut host_wanted: BTreeMap<String, (Service, Endpoints)> = BTreeMap::new();
-        let mut addressless = Vec::new();
         for (key, service) in services {
             let Some(spec) = &service.spec else { continue };
             let ports = spec.ports.as_deref().unwrap_or_default();
-            match spec.cluster_ip.as_deref().map(str::parse::<Ipv4Addr>) {
-                Some(Ok(address)) => {
-                    self.options.network.keep(address);
-                    for port in ports {
-                        let Ok(number) = u16::try_from(port.port) else { continue };
-                        let at = SocketAddr::new(IpAddr::V4(address), number);
-                        wanted.insert((key.clone(), at), endpoints_of(service, port, slices));
-                    }
+            // A headless Service has no address: its clients ask for the endpoints.
+            if let Some(Ok(address)) = spec.cluster_ip.as_deref().map(str::parse::<Ipv4Addr>) {
+                for port in ports {
+                    let Ok(number) = u16::try_from(port.port) else { continue };
+                    let at = SocketAddr::new(IpAddr::V4(address), number);
+                    wanted.insert((key.clone(), at), endpoints_of(service, port, slices));
                 }
-                None if spec.type_.as_deref() != Some("ExternalName") => {
-                    addressless.push(service.clone());
-                }
-                Some(Err(_)) | None => {}
             }
             if let Some(port) = ports.first().filter(|_| is_writers_service(service)) {
                 let endpoints = endpoints_of(service, port, slices);
@@ -156,24 +146,6 @@ impl Proxy {
         for (key, (service, endpoints)) in host_wanted {
             self.serve_host(&key, &service, &endpoints).await;
         }
-        for service in addressless {
-            self.give_address(&service).await;
-        }
-    }
-
-    async fn give_address(&self, service: &Service) {
-        let address = match self.options.network.service() {
-            Ok(address) => address.to_string(),
-            Err(error) => {
-                tracing::error!(error = chain(&error), "no address for a Service");
-                return;
-            }
-        };
-        let patch = serde_json::json!({
-            "metadata": {"uid": service.metadata.uid},
-            "spec": {"clusterIP": address, "clusterIPs": [address]},
-        });
-        self.patch(service, &patch).await;
     }
 
     async fn patch(&self, service: &Service, patch: &serde_json::Value) {
