@@ -186,6 +186,8 @@ pub enum Action {
         guard: Identity,
         /// Who held it.
         holder: InstanceName,
+        /// Id of the holder's data directory.
+        incarnation: String,
     },
 }
 

@@ -88,7 +88,7 @@ fn check_action(world: &World, plan: &Plan, action: &Action, findings: &mut Find
             });
             findings.require(absent && world.blind.is_empty(), "I20", says);
         }
-        Action::FreeLease { guard, holder } => check_free(world, guard, holder, findings),
+        Action::FreeLease { guard, holder, .. } => check_free(world, guard, holder, findings),
         Action::CreateLease => {
             let first =
                 world.lease.is_absent() && !world.memory.lease_made && !world.memory.initialized;

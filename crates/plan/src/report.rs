@@ -273,6 +273,8 @@ pub enum Block {
     },
     /// Data was there once and nothing of it is left.
     NothingLeft,
+    /// The user has fenced these.
+    Fenced(BTreeSet<InstanceName>),
     /// A user of the API asked the operator to keep its hands off.
     Paused,
     /// A kind could not be listed.

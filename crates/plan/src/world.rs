@@ -258,6 +258,8 @@ pub struct Lease {
     pub identity: Identity,
     /// Who holds it.
     pub holder: Option<InstanceName>,
+    /// Id of the holder's data directory.
+    pub incarnation: Option<String>,
     /// The holder's container.
     pub container: Option<String>,
     /// How often it changed hands.

@@ -33,6 +33,7 @@ pub fn step(view: &View<'_>, draft: &mut Draft) -> ControlFlow<()> {
             continue;
         }
         match view.world.secrets.get(role).unwrap_or(&Seen::Absent) {
+            Seen::Absent if !can_sign(view, *role) => report.waits.push(Wait::Secret(*role)),
             Seen::Absent => {
                 report.did.push(Did::CreateSecret(*role));
                 draft.act(order(*role), Action::CreateSecret { role: *role });
@@ -43,11 +44,22 @@ pub fn step(view: &View<'_>, draft: &mut Draft) -> ControlFlow<()> {
             Seen::Unknown { why } => {
                 report.waits.push(Wait::Sight { what: format!("{role:?} Secret: {why}") });
             }
-            Seen::Known(_) | Seen::Stale(_) => {}
+            Seen::Known(_) | Seen::Stale(_) => draft.wake(1_000, "a Secret is on its way out"),
         }
     }
     draft.report(report);
     ControlFlow::Continue(())
+}
+
+/// The authority that signs this leaf is there, or made in an earlier stage.
+fn can_sign(view: &View<'_>, leaf: SecretRole) -> bool {
+    let Some(signer) = view.spec.signer(leaf) else { return true };
+    let managed = view.spec.secrets.get(&signer) == Some(&SecretSource::Managed);
+    match view.world.secrets.get(&signer).unwrap_or(&Seen::Absent) {
+        Seen::Known(facts) => facts.invalid.is_none() && !facts.deleting,
+        Seen::Absent => managed,
+        Seen::Stale(_) | Seen::Unknown { .. } => false,
+    }
 }
 
 fn order(role: SecretRole) -> StageOrder {

@@ -50,7 +50,11 @@ fn remember(view: &View<'_>, draft: &mut Draft) {
         return;
     }
     for (name, instance) in &view.world.instances {
-        if instance.is_gone() {
+        // What is on its way out belongs to an earlier cluster of this name.
+        let going = instance.directive.known().is_none_or(|facts| facts.deleting)
+            && instance.pod.known().is_none_or(|pod| pod.deleting)
+            && instance.data.known().is_none_or(|volume| volume.deleting);
+        if instance.is_gone() || going {
             continue;
         }
         let leaving = instance.directive.last().is_some_and(|facts| facts.directive.leaving);

@@ -34,6 +34,14 @@ pub fn step(view: &View<'_>, draft: &mut Draft) {
         draft.directives.insert(name.clone(), directive);
         listen(view, name, &mut report);
     }
+    let fenced: BTreeSet<InstanceName> =
+        members.iter().filter(|name| view.spec.fenced.contains(name)).cloned().collect();
+    if !fenced.is_empty() {
+        if fenced.len() == members.len() {
+            draft.activity(Activity::WaitingForUser);
+        }
+        report.blocked.push(Block::Fenced(fenced));
+    }
     if !unready.is_empty() {
         let new = unready.iter().any(|name| {
             view.instance(name)

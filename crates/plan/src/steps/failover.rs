@@ -13,8 +13,11 @@ pub fn step(view: &View<'_>, draft: &mut Draft) {
         return;
     };
     let Some(holder) = &lease.holder else {
-        report.waits.push(Wait::Election);
-        draft.activity(Activity::FailingOver);
+        let all_fenced = draft.memory.members.keys().all(|name| view.spec.fenced.contains(name));
+        if !all_fenced {
+            report.waits.push(Wait::Election);
+            draft.activity(Activity::FailingOver);
+        }
         draft.report(report);
         return;
     };
@@ -24,18 +27,17 @@ pub fn step(view: &View<'_>, draft: &mut Draft) {
     {
         report.did.push(Did::SeePrimary { before, now: holder.clone() });
     }
-    let proved = view.instance(holder).and_then(|instance| instance.pod.known()).is_some_and(
-        // A container that kubelet starts again resumes by rule 8 and has every commit; only one
-        // that will not be started again is freed of its Lease.
-        |pod| {
-            let dead = lease.container.as_ref().is_some_and(|id| pod.terminated.contains(id));
-            dead && !pod.running && (pod.deleting || pod.ended)
-        },
-    );
-    if proved {
+    let pod = view.instance(holder).and_then(|instance| instance.pod.known());
+    // A container that kubelet starts again resumes by rule 8 and has every commit; only one that
+    // will not be started again is freed of its Lease.
+    let proved = pod.is_some_and(|pod| {
+        let dead = lease.container.as_ref().is_some_and(|id| pod.terminated.contains(id));
+        dead && !pod.running && (pod.deleting || pod.ended)
+    });
+    if proved && let Some(incarnation) = lease.incarnation.clone() {
         let guard = lease.identity.clone();
         report.did.push(Did::FreeLease(holder.clone()));
-        let action = Action::FreeLease { guard, holder: holder.clone() };
+        let action = Action::FreeLease { guard, holder: holder.clone(), incarnation };
         draft.act(StageOrder::Foundation, action);
         draft.activity(Activity::FailingOver);
     }

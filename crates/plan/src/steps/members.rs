@@ -66,7 +66,21 @@ fn forget(view: &View<'_>, draft: &mut Draft, report: &mut StepReport) {
 /// no member has it and no pod or Instance of that name is left; a volume that is left is whole
 /// and is used again, unless it is being deleted.
 fn grow(view: &View<'_>, draft: &mut Draft, count: usize, report: &mut StepReport) {
-    // Before there is data only the instance that makes it may be first, whatever else is missing.
+    // What is left of an earlier cluster of this name goes by itself; nothing is adopted from it.
+    let leftovers: Vec<InstanceName> = view
+        .world
+        .instances
+        .iter()
+        .filter(|(name, instance)| {
+            !draft.memory.members.contains_key(*name) && !instance.is_gone() && !is_free(instance)
+        })
+        .map(|(name, _)| name.clone())
+        .collect();
+    if !leftovers.is_empty() {
+        report.waits.extend(leftovers.into_iter().map(Wait::Gone));
+        draft.activity(Activity::CreatingReplica);
+        return;
+    }
     let mut serial = 1;
     let mut added = 0;
     while added < count {

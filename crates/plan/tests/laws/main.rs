@@ -1,0 +1,465 @@
+//! The laws of the planner, on worlds that chance makes.
+
+mod model;
+
+use matriarch_plan::report::Activity;
+use matriarch_plan::spec::Fenced;
+use matriarch_plan::world::{Kind, Object, Role, SecretRole};
+use matriarch_plan::{Action, InstanceName, Plan, Seen, World, lint, plan};
+use model::{Model, spec};
+use proptest::prelude::*;
+
+/// More passes than any change here needs.
+const ROUNDS: usize = 120;
+
+fn name(serial: u32) -> InstanceName {
+    InstanceName::new("c", serial)
+}
+
+fn actions(plan: &Plan) -> Vec<&Action> {
+    plan.stages.iter().flatten().collect()
+}
+
+/// Plans, asks the second opinion, and checks that the same world gives the same plan.
+fn checked(world: &World) -> Plan {
+    let planned = plan(world);
+    let findings = lint(world, &planned);
+    assert!(findings.is_empty(), "{findings:#?}\n{planned:#?}\n{world:#?}");
+    let again = serde_json::to_string(&plan(world)).unwrap();
+    assert_eq!(serde_json::to_string(&planned).unwrap(), again, "not deterministic");
+    planned
+}
+
+/// Runs until nothing is to be done any more.
+fn settle(model: &mut Model) -> Plan {
+    for _ in 0..ROUNDS {
+        let planned = checked(&model.world);
+        let idle = actions(&planned).is_empty() && planned.memory == model.world.memory;
+        let before = model.world.clone();
+        model.execute(&planned, usize::MAX);
+        model.live();
+        let same = World { now_ms: before.now_ms, ..model.world.clone() } == before;
+        if idle && planned.report.activity == Activity::Healthy {
+            return planned;
+        }
+        assert!(!(idle && same && planned.wake.is_none()), "stuck: {:#?}", planned.report);
+    }
+    panic!("does not settle: {:#?}", plan(&model.world).report);
+}
+
+fn healthy(instances: u32) -> Model {
+    let mut model = Model::new(spec(instances));
+    settle(&mut model);
+    model
+}
+
+#[test]
+fn a_new_cluster_is_made_in_one_pass() {
+    let mut model = Model::new(spec(3));
+    let first = checked(&model.world);
+    let made = actions(&first);
+    let count = |wanted: fn(&Action) -> bool| made.iter().filter(|a| wanted(a)).count();
+    assert_eq!(count(|a| matches!(a, Action::CreatePod { .. })), 3);
+    assert_eq!(count(|a| matches!(a, Action::CreateVolume { .. })), 3);
+    assert_eq!(count(|a| matches!(a, Action::Direct { .. })), 3);
+    assert_eq!(count(|a| matches!(a, Action::CreateSecret { .. })), 4);
+    assert_eq!(count(|a| matches!(a, Action::CreateLease)), 1);
+    let firsts = made
+        .iter()
+        .filter(|a| matches!(a, Action::Direct { directive, .. } if directive.bootstrap_primary));
+    assert_eq!(firsts.count(), 1);
+    assert_eq!(first.report.activity, Activity::SettingUpPrimary);
+    settle(&mut model);
+    assert_eq!(model.world.holder(), Some(&name(1)));
+}
+
+#[test]
+fn surplus_instances_leave_one_by_one_and_never_the_primary() {
+    let mut model = healthy(5);
+    // The primary has the highest serial.
+    model.world.requested_primary = Some(name(5));
+    settle(&mut model);
+    assert_eq!(model.world.holder(), Some(&name(5)));
+    model.spec().instances = 2;
+    settle(&mut model);
+    let left: Vec<_> = model.world.memory.members.keys().cloned().collect();
+    assert_eq!(left, [name(1), name(5)]);
+    assert_eq!(model.world.instances.len(), 2);
+}
+
+#[test]
+fn the_lease_is_made_once_and_never_again() {
+    let mut model = healthy(3);
+    model.world.lease = Seen::Absent;
+    let planned = checked(&model.world);
+    assert!(!actions(&planned).contains(&&Action::CreateLease));
+}
+
+#[test]
+fn a_rollout_goes_one_by_one_and_ends_with_a_switchover() {
+    let mut model = healthy(3);
+    model.spec().pod_stamp = "new".to_owned();
+    let mut order = Vec::new();
+    for _ in 0..ROUNDS {
+        let planned = checked(&model.world);
+        for action in actions(&planned) {
+            if let Action::DeletePod { instance, .. } = action {
+                order.push(instance.clone());
+                assert_ne!(model.world.holder(), Some(instance), "a pod of the primary");
+            }
+        }
+        model.execute(&planned, usize::MAX);
+        model.live();
+    }
+    assert_eq!(order, [name(2), name(3), name(1)]);
+    assert_ne!(model.world.holder(), Some(&name(1)));
+}
+
+#[test]
+fn a_decrease_that_standbys_depend_on_begins_with_the_primary() {
+    let mut model = healthy(3);
+    for serial in 1..=3 {
+        model.report_of(&name(serial), |said| {
+            said.pending_restart = vec!["max_connections".to_owned()];
+            said.pending_decrease = true;
+        });
+    }
+    let mut order = Vec::new();
+    for _ in 0..ROUNDS {
+        let planned = checked(&model.world);
+        for action in actions(&planned) {
+            if let Action::Direct { instance, directive } = action
+                && directive.restart.is_some()
+                && !order.contains(instance)
+            {
+                order.push(instance.clone());
+            }
+        }
+        model.execute(&planned, usize::MAX);
+        model.live();
+    }
+    assert_eq!(order, [name(1), name(2), name(3)]);
+    assert_eq!(model.world.holder(), Some(&name(1)));
+}
+
+#[test]
+fn a_supervised_update_waits_for_the_user_before_the_primary() {
+    let mut model = healthy(3);
+    model.spec().update_strategy = matriarch_plan::spec::UpdateStrategy::Supervised;
+    model.spec().pod_stamp = "new".to_owned();
+    for _ in 0..ROUNDS {
+        let planned = checked(&model.world);
+        model.execute(&planned, usize::MAX);
+        model.live();
+    }
+    assert_eq!(plan(&model.world).report.activity, Activity::WaitingForUser);
+    assert_eq!(model.world.holder(), Some(&name(1)));
+    model.world.requested_primary = Some(name(2));
+    settle(&mut model);
+    assert_eq!(model.world.holder(), Some(&name(2)));
+}
+
+#[test]
+fn a_deleted_authority_is_replaced_while_both_are_trusted() {
+    let mut model = healthy(3);
+    let old = model.world.secrets[&SecretRole::Authority].known().unwrap().trusted[0].clone();
+    model.world.secrets.insert(SecretRole::Authority, Seen::Absent);
+    for _ in 0..ROUNDS {
+        let planned = checked(&model.world);
+        model.execute(&planned, usize::MAX);
+        for role in [SecretRole::Server, SecretRole::Replication] {
+            let leaf = model.world.secrets[&role].known().unwrap();
+            let issuer = leaf.certificate.as_ref().unwrap().issuer.clone().unwrap();
+            assert!(leaf.trusted.contains(&issuer), "a leaf does not trust its own issuer");
+            // What other agents still use, by their last report, must be trusted by this one.
+            let other = if issuer == old { &old } else { &issuer };
+            assert!(leaf.trusted.contains(other));
+        }
+        model.live();
+    }
+    settle(&mut model);
+    let now = model.world.secrets[&SecretRole::Server].known().unwrap();
+    assert!(!now.trusted.contains(&old), "the old authority is trusted for ever");
+}
+
+#[test]
+fn a_deleted_volume_of_the_primary_is_given_up_only_after_a_switchover() {
+    let mut model = healthy(3);
+    if let Seen::Known(volume) = &mut model.instance(&name(1)).data {
+        volume.deleting = true;
+    }
+    settle(&mut model);
+    assert_ne!(model.world.holder(), Some(&name(1)));
+    let mut alone = healthy(1);
+    if let Seen::Known(volume) = &mut alone.instance(&name(1)).data {
+        volume.deleting = true;
+    }
+    for _ in 0..10 {
+        let planned = checked(&alone.world);
+        assert!(!actions(&planned).iter().any(|action| action.disrupts()), "{planned:?}");
+        alone.execute(&planned, usize::MAX);
+        alone.live();
+    }
+}
+
+#[test]
+fn lost_memory_is_taken_up_from_what_is_there() {
+    let mut model = healthy(3);
+    let members = model.world.memory.members.len();
+    model.world.memory = matriarch_plan::Memory::default();
+    let planned = checked(&model.world);
+    assert!(actions(&planned).is_empty(), "{:?}", actions(&planned));
+    assert_eq!(planned.memory.members.len(), members);
+    assert!(planned.memory.initialized);
+}
+
+#[test]
+fn a_dead_holder_is_freed_only_with_proof_for_this_version() {
+    let mut model = healthy(3);
+    let set = |model: &mut Model, id: &str| {
+        if let Seen::Known(lease) = &mut model.world.lease {
+            lease.container = Some("abc".to_owned());
+            lease.incarnation = Some("i".to_owned());
+        }
+        let id = id.to_owned();
+        model.pod(&name(1), |pod| {
+            pod.terminated.insert(id);
+            pod.running = false;
+            pod.deleting = true;
+            pod.ready = false;
+        });
+    };
+    set(&mut model, "other");
+    let frees = |planned: &Plan| {
+        actions(planned).iter().any(|action| matches!(action, Action::FreeLease { .. }))
+    };
+    assert!(!frees(&checked(&model.world)));
+    set(&mut model, "abc");
+    assert!(frees(&checked(&model.world)));
+}
+
+#[test]
+fn nothing_is_done_for_a_cluster_that_is_deleted_or_paused() {
+    let mut model = healthy(3);
+    model.lose_pod(&name(2));
+    model.world.deleting = true;
+    assert!(actions(&checked(&model.world)).is_empty());
+    model.world.deleting = false;
+    model.spec().paused = true;
+    assert!(actions(&checked(&model.world)).is_empty());
+}
+
+/// One thing that may happen.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Instances(u32),
+    Stamp(u8),
+    Restart(u8),
+    Fence(u32),
+    Unfence,
+    LosePod(u32),
+    EndPod(u32),
+    LoseObject(usize),
+    LoseSecret(usize),
+    DeleteVolume(u32),
+    LoseInstance(u32),
+    Promote(u32),
+    Pending(bool),
+    LoseMemory,
+    Age(i64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        (1_u32..6).prop_map(Event::Instances),
+        (0_u8..4).prop_map(Event::Stamp),
+        (0_u8..4).prop_map(Event::Restart),
+        (1_u32..6).prop_map(Event::Fence),
+        Just(Event::Unfence),
+        (1_u32..6).prop_map(Event::LosePod),
+        (1_u32..6).prop_map(Event::EndPod),
+        (0_usize..5).prop_map(Event::LoseObject),
+        (0_usize..4).prop_map(Event::LoseSecret),
+        (1_u32..6).prop_map(Event::DeleteVolume),
+        (1_u32..6).prop_map(Event::LoseInstance),
+        (1_u32..6).prop_map(Event::Promote),
+        any::<bool>().prop_map(Event::Pending),
+        Just(Event::LoseMemory),
+        (1_i64..80).prop_map(Event::Age),
+    ]
+}
+
+fn happen(model: &mut Model, event: Event) {
+    let there = |model: &Model, serial: u32| model.world.instances.contains_key(&name(serial));
+    match event {
+        Event::Instances(count) => model.spec().instances = count,
+        Event::Stamp(stamp) => model.spec().pod_stamp = format!("stamp-{stamp}"),
+        Event::Restart(at) => model.spec().restarted_at = Some(at.to_string()),
+        Event::Fence(serial) => model.spec().fenced = Fenced::Named([name(serial)].into()),
+        Event::Unfence => model.spec().fenced = Fenced::None,
+        Event::LosePod(serial) if there(model, serial) => model.lose_pod(&name(serial)),
+        Event::EndPod(serial) if there(model, serial) => model.pod(&name(serial), |pod| {
+            pod.ended = true;
+            pod.running = false;
+            pod.ready = false;
+        }),
+        Event::LoseObject(index) => {
+            let object = [
+                Object::ServiceAccount,
+                Object::Role,
+                Object::ServiceReadWrite,
+                Object::EndpointsReadWrite,
+                Object::DisruptionBudget,
+            ][index];
+            model.world.objects.insert(object, Seen::Absent);
+        }
+        Event::LoseSecret(index) => {
+            let role = [
+                SecretRole::Authority,
+                SecretRole::Server,
+                SecretRole::Replication,
+                SecretRole::Application,
+            ][index];
+            model.world.secrets.insert(role, Seen::Absent);
+        }
+        Event::DeleteVolume(serial) if there(model, serial) => {
+            if let Seen::Known(volume) = &mut model.instance(&name(serial)).data {
+                volume.deleting = true;
+            }
+        }
+        Event::LoseInstance(serial) if there(model, serial) => {
+            model.instance(&name(serial)).directive = Seen::Absent;
+            model.instance(&name(serial)).report = Seen::Absent;
+        }
+        Event::Promote(serial) if model.world.holder() != Some(&name(serial)) => {
+            model.world.requested_primary = Some(name(serial));
+        }
+        Event::Pending(decrease) => {
+            let names: Vec<InstanceName> = model.world.instances.keys().cloned().collect();
+            for name in names {
+                model.report_of(&name, |said| {
+                    said.pending_restart = vec!["max_connections".to_owned()];
+                    said.pending_decrease = decrease;
+                    said.restart = None;
+                });
+            }
+        }
+        Event::LoseMemory => model.world.memory = matriarch_plan::Memory::default(),
+        Event::Age(days) => model.world.now_ms += days * 86_400_000,
+        Event::LosePod(_)
+        | Event::EndPod(_)
+        | Event::DeleteVolume(_)
+        | Event::LoseInstance(_)
+        | Event::Promote(_) => {}
+    }
+}
+
+/// Hides facts, chosen by the bits of `mask`.
+fn hide(world: &World, mask: u64) -> World {
+    let mut hidden = world.clone();
+    let unknown = || "hidden".to_owned();
+    let mut bit = 0;
+    let mut chosen = || {
+        bit += 1;
+        mask >> (bit % 64) & 1 == 1
+    };
+    if chosen() {
+        hidden.lease = Seen::Unknown { why: unknown() };
+    }
+    for (kind, hide) in
+        [(Kind::Instance, chosen()), (Kind::Pod, chosen()), (Kind::PersistentVolumeClaim, chosen())]
+    {
+        if !hide {
+            continue;
+        }
+        hidden.blind.insert(kind, unknown());
+        for instance in hidden.instances.values_mut() {
+            match kind {
+                Kind::Instance => {
+                    instance.directive = Seen::Unknown { why: unknown() };
+                    instance.report = Seen::Unknown { why: unknown() };
+                }
+                Kind::Pod => instance.pod = Seen::Unknown { why: unknown() },
+                Kind::PersistentVolumeClaim => {
+                    instance.data = Seen::Unknown { why: unknown() };
+                    instance.wal = Seen::Unknown { why: unknown() };
+                }
+            }
+        }
+    }
+    for seen in hidden.secrets.values_mut() {
+        if chosen() {
+            *seen = Seen::Unknown { why: unknown() };
+        }
+    }
+    for seen in hidden.objects.values_mut() {
+        if chosen() {
+            *seen = Seen::Unknown { why: unknown() };
+        }
+    }
+    hidden
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Deterministic, bounded, harmless after any prefix, and settles once chance has had its way.
+    #[test]
+    fn any_history_is_safe_and_settles(
+        instances in 1_u32..5,
+        history in proptest::collection::vec((event(), 0_usize..12, 0_usize..4), 1..12),
+    ) {
+        let mut model = healthy(instances);
+        for (event, limit, lives) in history {
+            happen(&mut model, event);
+            // The operator dies after any number of actions.
+            let planned = checked(&model.world);
+            model.execute(&planned, limit);
+            for _ in 0..lives {
+                model.live();
+                let planned = checked(&model.world);
+                model.execute(&planned, usize::MAX);
+            }
+        }
+        // Whoever is fenced for ever, or has lost its only volume, cannot settle.
+        model.spec().fenced = Fenced::None;
+        let names: Vec<InstanceName> = model.world.instances.keys().cloned().collect();
+        for name in &names {
+            let holder = model.world.holder() == Some(name) || model.world.holder().is_none();
+            if let Seen::Known(volume) = &mut model.instance(name).data && holder {
+                volume.deleting = false;
+            }
+        }
+        model.live();
+        settle(&mut model);
+        prop_assert!(model.world.holder().is_some());
+        let primaries = model.world.instances.values().filter_map(|instance| instance.report.known());
+        prop_assert_eq!(primaries.filter(|said| said.role == Role::Primary).count(), 1);
+    }
+
+    /// What is not seen is never a reason to stop, delete or free anything.
+    #[test]
+    fn unknown_facts_disrupt_nothing_that_known_ones_would_not(
+        instances in 1_u32..5,
+        history in proptest::collection::vec(event(), 1..8),
+        mask in any::<u64>(),
+    ) {
+        let mut model = healthy(instances);
+        for event in history {
+            happen(&mut model, event);
+            let full = checked(&model.world);
+            let hidden = hide(&model.world, mask);
+            let blind = checked(&hidden);
+            for action in actions(&blind) {
+                if action.disrupts() || matches!(action, Action::DeleteInstance { .. }) {
+                    prop_assert!(actions(&full).contains(&action), "{action}");
+                }
+                if matches!(action, Action::CreatePod { .. } | Action::CreateLease) {
+                    prop_assert!(actions(&full).contains(&action), "{action}");
+                }
+            }
+            model.execute(&full, usize::MAX);
+            model.live();
+        }
+    }
+}

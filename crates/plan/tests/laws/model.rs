@@ -1,0 +1,353 @@
+//! A model of everything around the planner: the API applies actions, agents obey directives and
+//! elect. It is kind on purpose where the laws are about the planner, and quick.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use matriarch_plan::action::VolumeRole;
+use matriarch_plan::spec::{Fenced, SecretSource, UpdateMethod, UpdateStrategy};
+use matriarch_plan::world::{
+    Certificate, DirectiveFacts, Identity, Instance, Lease, Object, ObjectFacts, Outcome, Pod,
+    Report, Role, SecretFacts, SecretRole, State, Volume,
+};
+use matriarch_plan::{Action, InstanceName, Memory, Plan, Seen, Spec, Wanted, World};
+
+const DAY_MS: i64 = 86_400_000;
+
+/// A world that answers.
+#[derive(Clone)]
+pub struct Model {
+    pub world: World,
+    next: u64,
+}
+
+pub fn spec(instances: u32) -> Spec {
+    let managed = [
+        SecretRole::Authority,
+        SecretRole::Server,
+        SecretRole::Replication,
+        SecretRole::Application,
+    ];
+    Spec {
+        cluster: "c".to_owned(),
+        instances,
+        wal_volume: false,
+        retain_volumes: false,
+        fenced: Fenced::None,
+        paused: false,
+        pod_stamp: "stamp".to_owned(),
+        configuration_hash: "hash".to_owned(),
+        restarted_at: None,
+        update_strategy: UpdateStrategy::Unsupervised,
+        update_method: UpdateMethod::Switchover,
+        switchover_ms: 60_000,
+        secrets: managed.into_iter().map(|role| (role, SecretSource::Managed)).collect(),
+        objects: [
+            Object::ServiceAccount,
+            Object::Role,
+            Object::ServiceReadWrite,
+            Object::EndpointsReadWrite,
+            Object::DisruptionBudget,
+        ]
+        .into(),
+    }
+}
+
+impl Model {
+    pub fn new(spec: Spec) -> Self {
+        let world = World {
+            now_ms: 1_000_000_000_000,
+            deleting: false,
+            wanted: Wanted::Valid(Box::new(spec)),
+            memory: Memory::default(),
+            requested_primary: None,
+            lease: Seen::Absent,
+            blind: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+        };
+        Self { world, next: 0 }
+    }
+
+    pub fn spec(&mut self) -> &mut Spec {
+        match &mut self.world.wanted {
+            Wanted::Valid(spec) => spec,
+            Wanted::Invalid { .. } => panic!("the model's spec is valid"),
+        }
+    }
+
+    pub fn instance(&mut self, name: &InstanceName) -> &mut Instance {
+        let serial = name.serial("c").unwrap();
+        self.world.instances.entry(name.clone()).or_insert_with(|| Instance::nothing(serial))
+    }
+
+    fn identity(&mut self) -> Identity {
+        self.next += 1;
+        Identity { uid: format!("u{}", self.next), resource_version: self.next.to_string() }
+    }
+
+    /// Records memory and applies the first `limit` actions.
+    pub fn execute(&mut self, plan: &Plan, limit: usize) {
+        self.world.memory = plan.memory.clone();
+        for action in plan.stages.iter().flatten().take(limit) {
+            self.apply(action);
+        }
+    }
+
+    fn apply(&mut self, action: &Action) {
+        let identity = self.identity();
+        match action {
+            Action::Apply { object } => {
+                let facts = ObjectFacts { identity, deleting: false, conforms: true };
+                self.world.objects.insert(*object, Seen::Known(facts));
+            }
+            Action::Remove { object, .. } => {
+                self.world.objects.insert(*object, Seen::Absent);
+            }
+            Action::CreateLease => {
+                self.world.lease = Seen::Known(Lease { identity, ..Lease::default() });
+            }
+            Action::CreateSecret { role } => self.write_secret(*role, identity, Vec::new(), true),
+            Action::RepairSecret { role, trusted, .. } => {
+                self.write_secret(*role, identity, trusted.clone(), false);
+            }
+            Action::RenewSecret { role, trusted, .. } => {
+                self.write_secret(*role, identity, trusted.clone(), true);
+            }
+            Action::Direct { instance, directive } => {
+                let facts = DirectiveFacts {
+                    identity,
+                    deleting: false,
+                    directive: directive.clone(),
+                    conforms: true,
+                };
+                self.instance(instance).directive = Seen::Known(facts);
+            }
+            Action::CreateVolume { instance, volume }
+            | Action::AdoptVolume { instance, volume, .. } => {
+                let made = Volume { identity, deleting: false, conforms: true };
+                *volume_of(self.instance(instance), *volume) = Seen::Known(made);
+            }
+            Action::CreatePod { instance, .. } => {
+                let (stamp, at) = (self.spec().pod_stamp.clone(), self.spec().restarted_at.clone());
+                let pod = Pod {
+                    identity,
+                    running: true,
+                    conforms: true,
+                    stamp,
+                    restarted_at: at,
+                    ..Pod::default()
+                };
+                self.instance(instance).pod = Seen::Known(pod);
+            }
+            Action::AdoptPod { instance, .. } => self.pod(instance, |pod| pod.conforms = true),
+            Action::LabelPod { instance, role, .. } => {
+                self.pod(instance, |pod| pod.role = Some(*role));
+            }
+            Action::DeletePod { instance, .. } => self.lose_pod(instance),
+            Action::DeleteVolume { instance, volume, .. } => {
+                *volume_of(self.instance(instance), *volume) = Seen::Absent;
+            }
+            Action::DeleteInstance { instance, .. } => {
+                let instance = self.instance(instance);
+                instance.directive = Seen::Absent;
+                instance.report = Seen::Absent;
+            }
+            Action::FreeLease { .. } => self.lease(|lease| lease.holder = None),
+        }
+    }
+
+    pub fn lose_pod(&mut self, name: &InstanceName) {
+        let instance = self.instance(name);
+        instance.pod = Seen::Absent;
+        if let Seen::Known(report) = instance.report.clone() {
+            instance.report = Seen::Stale(report);
+        }
+        // A claim that was being deleted goes with the pod that used it.
+        for volume in [&mut instance.data, &mut instance.wal] {
+            if volume.known().is_some_and(|volume| volume.deleting) {
+                *volume = Seen::Absent;
+            }
+        }
+    }
+
+    pub fn pod(&mut self, name: &InstanceName, change: impl FnOnce(&mut Pod)) {
+        if let Seen::Known(pod) = &mut self.instance(name).pod {
+            change(pod);
+        }
+    }
+
+    fn lease(&mut self, change: impl FnOnce(&mut Lease)) {
+        let identity = self.identity();
+        if let Seen::Known(lease) = &mut self.world.lease {
+            change(lease);
+            lease.identity = identity;
+        }
+    }
+
+    fn write_secret(
+        &mut self,
+        role: SecretRole,
+        identity: Identity,
+        trusted: Vec<String>,
+        new_key: bool,
+    ) {
+        let before = self.world.secrets.get(&role).and_then(Seen::known).cloned();
+        let signer = self.world.secrets.get(&SecretRole::Authority).and_then(Seen::known).cloned();
+        let mut facts = before.unwrap_or_default();
+        facts.name = format!("{role:?}");
+        facts.version.clone_from(&identity.resource_version);
+        facts.conforms = true;
+        facts.invalid = None;
+        let mut certificate = Certificate {
+            not_before_ms: self.world.now_ms,
+            not_after_ms: self.world.now_ms + 90 * DAY_MS,
+            issuer: None,
+            names_suffice: true,
+        };
+        match role {
+            SecretRole::Authority => {
+                facts.trusted = trusted;
+                if new_key {
+                    facts.trusted.insert(0, format!("ca-{}", identity.uid));
+                    facts.certificate = Some(certificate);
+                }
+            }
+            SecretRole::Server | SecretRole::Replication => {
+                let signer = signer.expect("the authority is made in an earlier stage");
+                if new_key {
+                    certificate.issuer = signer.trusted.first().cloned();
+                    facts.certificate = Some(certificate);
+                }
+                facts.trusted = if trusted.is_empty() { signer.trusted } else { trusted };
+            }
+            SecretRole::ServerAuthority
+            | SecretRole::ClientAuthority
+            | SecretRole::Application
+            | SecretRole::Superuser => {}
+        }
+        facts.identity = identity;
+        self.world.secrets.insert(role, Seen::Known(facts));
+    }
+
+    /// Agents obey, the Lease changes hands, time goes on.
+    pub fn live(&mut self) {
+        self.world.now_ms += 10_000;
+        let running: BTreeSet<InstanceName> = self
+            .world
+            .instances
+            .iter()
+            .filter(|(_, instance)| {
+                let told = instance.directive.known().is_some_and(|facts| !facts.directive.fenced);
+                instance.pod.known().is_some() && instance.data.known().is_some() && told
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        self.elect(&running);
+        let names: Vec<InstanceName> = self.world.instances.keys().cloned().collect();
+        for name in names {
+            self.report(&name, running.contains(&name));
+        }
+        let members = self.world.memory.members.clone();
+        let gone = |name: &InstanceName, instance: &Instance| {
+            instance.is_gone() && !members.contains_key(name)
+        };
+        self.world.instances.retain(|name, instance| !gone(name, instance));
+        let holder = self.world.holder().cloned();
+        if holder == self.world.requested_primary {
+            self.world.requested_primary = None;
+        }
+    }
+
+    fn told(&self, name: &InstanceName) -> Option<&DirectiveFacts> {
+        self.world.instances.get(name)?.directive.known()
+    }
+
+    fn elect(&mut self, running: &BTreeSet<InstanceName>) {
+        let Seen::Known(lease) = self.world.lease.clone() else { return };
+        let leaving =
+            |name: &InstanceName| self.told(name).is_some_and(|facts| facts.directive.leaving);
+        let fit: Vec<InstanceName> =
+            running.iter().filter(|name| !leaving(name)).cloned().collect();
+        let mut holder = lease.holder.clone();
+        if !lease.filled {
+            let first = |name: &&InstanceName| {
+                self.told(name).is_some_and(|facts| facts.directive.bootstrap_primary)
+            };
+            holder = running.iter().find(first).cloned();
+        } else if let Some(present) = &holder {
+            let wish = self.told(present).and_then(|facts| facts.directive.switchover.clone());
+            if !running.contains(present) {
+                holder = None;
+            } else if let Some((_, to)) = wish {
+                let next = to.or_else(|| fit.iter().find(|name| *name != present).cloned());
+                holder = next.filter(|name| fit.contains(name)).or(holder);
+            }
+        } else {
+            holder = fit.first().cloned();
+        }
+        let filled = lease.filled || holder.is_some();
+        let cohort: BTreeSet<InstanceName> = fit.into_iter().collect();
+        self.lease(|lease| {
+            lease.holder = holder;
+            lease.filled = filled;
+            lease.cohort = if filled { cohort } else { BTreeSet::new() };
+        });
+    }
+
+    fn report(&mut self, name: &InstanceName, running: bool) {
+        let holder = self.world.holder() == Some(name);
+        let primary_there = self.world.holder().is_some();
+        let versions: BTreeMap<String, String> = self
+            .world
+            .secrets
+            .values()
+            .filter_map(Seen::known)
+            .map(|facts| (facts.name.clone(), facts.version.clone()))
+            .collect();
+        let hash = self.spec().configuration_hash.clone();
+        let filled = self.world.lease.known().is_some_and(|lease| lease.filled);
+        let instance = self.instance(name);
+        let Seen::Known(pod) = &mut instance.pod else { return };
+        let Some(facts) = instance.directive.known() else { return };
+        let mut report = instance.report.last().cloned().unwrap_or_default();
+        report.secret_versions = versions;
+        let serves = running && filled && primary_there;
+        pod.ready = serves;
+        if facts.directive.fenced {
+            report.state = State::Fenced;
+            report.role = Role::Unknown;
+        } else if serves {
+            report.state = State::Running;
+            report.role = if holder { Role::Primary } else { Role::Standby };
+            report.streaming = !holder;
+            report.incarnation = Some(name.to_string());
+            report.configuration_hash = Some(hash);
+            if let Some(id) = &facts.directive.restart
+                && report.restart.as_ref().is_none_or(|done| done.id != *id)
+            {
+                let done = true;
+                report.restart = Some(Outcome { id: id.clone(), done, message: String::new() });
+                report.pending_restart.clear();
+                report.pending_decrease = false;
+            }
+        } else {
+            report.state = State::Preparing;
+            report.streaming = false;
+        }
+        instance.report = Seen::Known(report);
+    }
+
+    pub fn report_of(&mut self, name: &InstanceName, change: impl FnOnce(&mut Report)) {
+        if let Seen::Known(report) = &mut self.instance(name).report {
+            change(report);
+        }
+    }
+}
+
+pub fn volume_of(instance: &mut Instance, volume: VolumeRole) -> &mut Seen<Volume> {
+    match volume {
+        VolumeRole::Data => &mut instance.data,
+        VolumeRole::Wal => &mut instance.wal,
+    }
+}
