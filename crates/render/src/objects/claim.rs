@@ -1,0 +1,95 @@
+//! Volume claims.
+
+use matriarch_api::annotations::Annotation;
+use matriarch_api::cluster::Storage;
+use matriarch_api::labels::{self, Label};
+use matriarch_api::names;
+use matriarch_plan::action::VolumeRole;
+use serde_json::{Value, json};
+
+use crate::resolve::Resolved;
+use crate::setup::Owner;
+
+/// Name of an instance's claim.
+pub fn name(instance: &str, volume: VolumeRole) -> String {
+    match volume {
+        VolumeRole::Data => names::data_claim(instance),
+        VolumeRole::Wal => names::wal_claim(instance),
+    }
+}
+
+/// Metadata of a claim; without an owner if volumes outlive the Cluster.
+pub fn metadata(
+    owner: &Owner<'_>,
+    resolved: &Resolved,
+    instance: &str,
+    volume: VolumeRole,
+) -> Value {
+    let name = name(instance, volume);
+    let mut metadata =
+        if resolved.retain_volumes { owner.metadata_unowned(&name) } else { owner.metadata(&name) };
+    let role = match volume {
+        VolumeRole::Data => labels::PVC_ROLE_DATA,
+        VolumeRole::Wal => labels::PVC_ROLE_WAL,
+    };
+    metadata["labels"][owner.label(Label::InstanceName)] = json!(instance);
+    metadata["labels"][owner.label(Label::PvcRole)] = json!(role);
+    let serial = names::serial_of(owner.name(), instance).unwrap_or_default();
+    if !metadata["annotations"].is_object() {
+        metadata["annotations"] = json!({});
+    }
+    metadata["annotations"][owner.annotation(Annotation::NodeSerial)] = json!(serial.to_string());
+    metadata
+}
+
+/// A claim to be made.
+pub fn new(owner: &Owner<'_>, resolved: &Resolved, instance: &str, volume: VolumeRole) -> Value {
+    let storage = match volume {
+        VolumeRole::Data => owner.cluster.spec.storage.clone(),
+        VolumeRole::Wal => owner.cluster.spec.wal_storage.clone(),
+    };
+    json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": metadata(owner, resolved, instance, volume),
+        "spec": spec(&storage.unwrap_or_default()),
+    })
+}
+
+/// Labels and owner of a claim that is there.
+pub fn adoption(
+    owner: &Owner<'_>,
+    resolved: &Resolved,
+    instance: &str,
+    volume: VolumeRole,
+) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": metadata(owner, resolved, instance, volume),
+    })
+}
+
+fn spec(storage: &Storage) -> Value {
+    let mut spec = storage
+        .pvc_template
+        .as_ref()
+        .and_then(|template| serde_json::to_value(template).ok())
+        .unwrap_or_else(|| json!({}));
+    if spec.get("accessModes").is_none() {
+        spec["accessModes"] = json!(["ReadWriteOnce"]);
+    }
+    if let Some(class) = &storage.storage_class {
+        spec["storageClassName"] = json!(class);
+    }
+    if let Some(size) = &storage.size {
+        if !spec["resources"].is_object() {
+            spec["resources"] = json!({});
+        }
+        if !spec["resources"]["requests"].is_object() {
+            spec["resources"]["requests"] = json!({});
+        }
+        spec["resources"]["requests"]["storage"] = json!(size);
+    }
+    spec
+}

@@ -1,0 +1,70 @@
+//! The Instance: what one agent is told.
+
+use matriarch_api::instance::{Bootstrap, InstanceSpec, RestartRequest, SwitchoverRequest};
+use matriarch_api::labels::Label;
+use matriarch_plan::Directive;
+use serde_json::{Value, json};
+
+use crate::resolve::Resolved;
+use crate::setup::Owner;
+
+/// The whole spec: what the planner decided, and what follows from the user's spec.
+pub fn spec(
+    owner: &Owner<'_>,
+    resolved: &Resolved,
+    name: &str,
+    directive: &Directive,
+) -> InstanceSpec {
+    let mut spec = resolved.template.clone();
+    owner.name().clone_into(&mut spec.cluster_name);
+    spec.serial = directive.serial;
+    spec.members = directive.members.iter().map(|member| member.as_str().to_owned()).collect();
+    spec.bootstrap = if directive.initdb {
+        Bootstrap::Initdb(Box::new(resolved.initdb.clone()))
+    } else {
+        Bootstrap::Clone
+    };
+    spec.bootstrap_primary = directive.bootstrap_primary;
+    spec.fenced = directive.fenced;
+    spec.leaving = directive.leaving;
+    spec.switchover = directive.switchover.as_ref().map(|(id, to)| SwitchoverRequest {
+        id: id.clone(),
+        to: to.as_ref().map(|to| to.as_str().to_owned()),
+    });
+    spec.restart = directive.restart.as_ref().map(|id| RestartRequest { id: id.clone() });
+    spec.failover.priority = resolved.priority(name);
+    spec
+}
+
+/// The planner's part of a spec.
+pub fn directive(spec: &InstanceSpec) -> Directive {
+    Directive {
+        serial: spec.serial,
+        members: spec
+            .members
+            .iter()
+            .map(|name| matriarch_plan::InstanceName(name.clone()))
+            .collect(),
+        initdb: matches!(spec.bootstrap, Bootstrap::Initdb(_)),
+        bootstrap_primary: spec.bootstrap_primary,
+        fenced: spec.fenced,
+        leaving: spec.leaving,
+        switchover: spec
+            .switchover
+            .as_ref()
+            .map(|wish| (wish.id.clone(), wish.to.clone().map(matriarch_plan::InstanceName))),
+        restart: spec.restart.as_ref().map(|wish| wish.id.clone()),
+    }
+}
+
+/// The object.
+pub fn object(owner: &Owner<'_>, resolved: &Resolved, name: &str, directive: &Directive) -> Value {
+    let mut metadata = owner.metadata(name);
+    metadata["labels"][owner.label(Label::InstanceName)] = json!(name);
+    json!({
+        "apiVersion": owner.setup.identity.api_version(),
+        "kind": "Instance",
+        "metadata": metadata,
+        "spec": spec(owner, resolved, name, directive),
+    })
+}

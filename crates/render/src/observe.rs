@@ -1,0 +1,398 @@
+//! Objects of the API to the planner's World. Nothing is guessed: what could not be read is unknown.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::coordination::v1::Lease as LeaseObject;
+use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod as PodObject};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use matriarch_api::annotations::{Annotation, RESTARTED_AT};
+use matriarch_api::instance::{InstanceRole, InstanceState, InstanceStatus};
+use matriarch_api::labels::{self, Label};
+use matriarch_api::{Instance as InstanceObject, names, phases};
+use matriarch_plan::action::VolumeRole;
+use matriarch_plan::world::{
+    DirectiveFacts, Identity, Instance, Kind, Lease, Object, ObjectFacts, Outcome, Pod, PodRole,
+    Report, Role, SecretFacts, SecretRole, State, Volume,
+};
+use matriarch_plan::{InstanceName, Memory, Seen, World};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::conform::conforms;
+use crate::objects;
+use crate::resolve::Resolved;
+use crate::setup::{Owner, member_names};
+
+/// Under which name the planner's memory is kept in `status.memory.facts`.
+pub const MEMORY_FACT: &str = "plan";
+
+/// Everything that was read in one pass.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Objects {
+    /// When, milliseconds since 1970.
+    pub now_ms: i64,
+    /// Instances with the cluster's label, or why they could not be listed.
+    pub instances: Result<Vec<InstanceObject>, String>,
+    /// Pods with the cluster's label.
+    pub pods: Result<Vec<PodObject>, String>,
+    /// Claims with the cluster's label.
+    pub claims: Result<Vec<PersistentVolumeClaim>, String>,
+    /// The Lease.
+    pub lease: Seen<LeaseObject>,
+    /// Objects without state, as JSON.
+    pub stateless: BTreeMap<Object, Seen<Value>>,
+    /// Secrets, judged by who may read keys.
+    pub secrets: BTreeMap<SecretRole, Seen<SecretFacts>>,
+}
+
+/// Builds the World.
+pub fn observe(owner: &Owner<'_>, resolved: &Resolved, objects: &Objects) -> World {
+    let memory = memory(owner);
+    let mut blind = BTreeMap::new();
+    let mut note = |kind: Kind, error: Option<&String>| {
+        if let Some(error) = error {
+            blind.insert(kind, error.clone());
+        }
+    };
+    note(Kind::Instance, objects.instances.as_ref().err());
+    note(Kind::Pod, objects.pods.as_ref().err());
+    note(Kind::PersistentVolumeClaim, objects.claims.as_ref().err());
+    World {
+        now_ms: objects.now_ms,
+        deleting: owner.cluster.metadata.deletion_timestamp.is_some(),
+        wanted: resolved.wanted.clone(),
+        requested_primary: requested_primary(owner),
+        lease: lease(owner, &objects.lease),
+        blind,
+        instances: instances(owner, resolved, objects, &memory),
+        objects: stateless(owner, resolved, objects, &memory),
+        secrets: objects.secrets.clone(),
+        memory,
+    }
+}
+
+/// What was decided before. Memory that cannot be read is as good as lost, and the planner takes
+/// up what it sees.
+pub fn memory(owner: &Owner<'_>) -> Memory {
+    owner
+        .cluster
+        .status
+        .as_ref()
+        .and_then(|status| status.memory.as_ref())
+        .and_then(|memory| memory.facts.get(MEMORY_FACT))
+        .and_then(|fact| serde_json::from_value(fact.clone()).ok())
+        .unwrap_or_default()
+}
+
+fn requested_primary(owner: &Owner<'_>) -> Option<InstanceName> {
+    let status = owner.cluster.status.as_ref()?;
+    let current = status.current_primary.as_ref()?;
+    let target = status.target_primary.as_ref()?;
+    let wish = target != current && target != phases::TARGET_PRIMARY_PENDING && !target.is_empty();
+    wish.then(|| InstanceName(target.clone()))
+}
+
+fn identity(metadata: &ObjectMeta) -> Identity {
+    Identity {
+        uid: metadata.uid.clone().unwrap_or_default(),
+        resource_version: metadata.resource_version.clone().unwrap_or_default(),
+    }
+}
+
+/// The object is on its way out: being deleted, or owned by a Cluster of the same name that is no
+/// more (names are never identity, I20).
+pub fn is_going(owner: &Owner<'_>, metadata: &ObjectMeta) -> bool {
+    let ours = owner.cluster.metadata.uid.as_deref();
+    let foreign = metadata.owner_references.iter().flatten().any(|reference| {
+        reference.kind == "Cluster"
+            && reference.api_version == owner.setup.identity.api_version()
+            && Some(reference.uid.as_str()) != ours
+    });
+    metadata.deletion_timestamp.is_some() || foreign
+}
+
+/// True if the metadata that is wanted is there. An owner that is not wanted must not be there
+/// either: a volume that is to be kept would be deleted with it.
+fn metadata_conforms(wanted: &Value, metadata: &ObjectMeta) -> bool {
+    let Ok(live) = serde_json::to_value(metadata) else { return false };
+    let owned = wanted.get("ownerReferences").is_some();
+    let has_owner = metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty());
+    conforms(wanted, &live) && (owned || !has_owner)
+}
+
+fn lease(owner: &Owner<'_>, seen: &Seen<LeaseObject>) -> Seen<Lease> {
+    let object = match seen {
+        Seen::Known(object) => object,
+        Seen::Stale(_) => return Seen::Unknown { why: "it was not read anew".to_owned() },
+        Seen::Absent => return Seen::Absent,
+        Seen::Unknown { why } => return Seen::Unknown { why: why.clone() },
+    };
+    if is_going(owner, &object.metadata) {
+        return Seen::Unknown { why: "it is being deleted, or of an earlier cluster".to_owned() };
+    }
+    let spec = object.spec.clone().unwrap_or_default();
+    let annotation = |name: &str| {
+        let key = owner.setup.identity.key(name);
+        let text = object.metadata.annotations.as_ref()?.get(&key)?;
+        Some(serde_json::from_str::<Value>(text))
+    };
+    let mut cohort = BTreeSet::new();
+    let mut filled = false;
+    for list in ["cohort", "stragglers"] {
+        match annotation(list) {
+            None => {}
+            Some(Ok(Value::Array(members))) => {
+                filled |= list == "cohort" && !members.is_empty();
+                let names = members.iter().filter_map(|member| member["name"].as_str());
+                cohort.extend(names.map(|name| InstanceName(name.to_owned())));
+            }
+            Some(_) => {
+                return Seen::Unknown { why: format!("its annotation {list} cannot be read") };
+            }
+        }
+    }
+    let holder = spec.holder_identity.filter(|holder| !holder.is_empty()).map(InstanceName);
+    let process = annotation("holder").and_then(Result::ok);
+    let of_process =
+        |field: &str| process.as_ref().and_then(|holder| holder[field].as_str()).map(str::to_owned);
+    Seen::Known(Lease {
+        identity: identity(&object.metadata),
+        holder: holder.filter(|_| filled),
+        incarnation: of_process("incarnation"),
+        container: of_process("container_id"),
+        term: u64::try_from(spec.lease_transitions.unwrap_or_default()).unwrap_or_default(),
+        filled,
+        cohort,
+    })
+}
+
+fn instances(
+    owner: &Owner<'_>,
+    resolved: &Resolved,
+    objects: &Objects,
+    memory: &Memory,
+) -> BTreeMap<InstanceName, Instance> {
+    let mut found: BTreeMap<InstanceName, Instance> = BTreeMap::new();
+    let blank = |serial: u32| {
+        let mut instance = Instance::nothing(serial);
+        if let Err(why) = &objects.instances {
+            instance.directive = Seen::Unknown { why: why.clone() };
+            instance.report = Seen::Unknown { why: why.clone() };
+        }
+        if let Err(why) = &objects.pods {
+            instance.pod = Seen::Unknown { why: why.clone() };
+        }
+        if let Err(why) = &objects.claims {
+            instance.data = Seen::Unknown { why: why.clone() };
+            instance.wal = Seen::Unknown { why: why.clone() };
+        }
+        instance
+    };
+    for (name, member) in &memory.members {
+        found.insert(name.clone(), blank(member.serial));
+    }
+    let mut entry = |name: &str, set: &mut dyn FnMut(&mut Instance)| {
+        if let Some(serial) = names::serial_of(owner.name(), name) {
+            set(found.entry(InstanceName(name.to_owned())).or_insert_with(|| blank(serial)));
+        }
+    };
+    for object in objects.pods.iter().flatten() {
+        let name = object.metadata.name.clone().unwrap_or_default();
+        entry(&name, &mut |instance| instance.pod = Seen::Known(pod(owner, resolved, object)));
+    }
+    for object in objects.instances.iter().flatten() {
+        entry(object.name(), &mut |instance| {
+            instance.directive = Seen::Known(directive(owner, resolved, object));
+            instance.report = report(object.status.as_ref(), &instance.pod);
+        });
+    }
+    for object in objects.claims.iter().flatten() {
+        let Some(labels) = &object.metadata.labels else { continue };
+        let Some(name) = labels.get(&owner.label(Label::InstanceName)) else { continue };
+        let role = match labels.get(&owner.label(Label::PvcRole)).map(String::as_str) {
+            Some(labels::PVC_ROLE_DATA) => VolumeRole::Data,
+            Some(labels::PVC_ROLE_WAL) => VolumeRole::Wal,
+            Some(_) | None => continue,
+        };
+        let wanted = objects::claim::metadata(owner, resolved, name, role);
+        let volume = Volume {
+            identity: identity(&object.metadata),
+            deleting: is_going(owner, &object.metadata),
+            conforms: metadata_conforms(&wanted, &object.metadata),
+        };
+        entry(name, &mut |instance| match role {
+            VolumeRole::Data => instance.data = Seen::Known(volume.clone()),
+            VolumeRole::Wal => instance.wal = Seen::Known(volume.clone()),
+        });
+    }
+    found
+}
+
+fn directive(owner: &Owner<'_>, resolved: &Resolved, object: &InstanceObject) -> DirectiveFacts {
+    let directive = objects::instance::directive(&object.spec);
+    let name = object.name();
+    let spec = objects::instance::spec(owner, resolved, name, &directive);
+    let wanted = objects::instance::object(owner, resolved, name, &directive);
+    DirectiveFacts {
+        identity: identity(&object.metadata),
+        deleting: is_going(owner, &object.metadata),
+        conforms: spec == object.spec && metadata_conforms(&wanted["metadata"], &object.metadata),
+        directive,
+    }
+}
+
+/// The agent's report; of the past if its pod is another one, or gone.
+fn report(status: Option<&InstanceStatus>, pod: &Seen<Pod>) -> Seen<Report> {
+    let Some(status) = status else { return Seen::Absent };
+    let outcome = |outcome: &matriarch_api::instance::RequestOutcome| Outcome {
+        id: outcome.id.clone(),
+        done: outcome.done,
+        message: outcome.message.clone(),
+    };
+    let report = Report {
+        role: match status.role {
+            InstanceRole::Unknown => Role::Unknown,
+            InstanceRole::Primary => Role::Primary,
+            InstanceRole::Standby => Role::Standby,
+        },
+        state: match status.state {
+            InstanceState::Unknown => State::Unknown,
+            InstanceState::Waiting
+            | InstanceState::Initializing
+            | InstanceState::Cloning
+            | InstanceState::Rewinding
+            | InstanceState::Starting
+            | InstanceState::Promoting => State::Preparing,
+            InstanceState::Running => State::Running,
+            InstanceState::Stopping | InstanceState::Stopped => State::Stopped,
+            InstanceState::Fenced => State::Fenced,
+            InstanceState::Failed => State::Failed,
+        },
+        streaming: status.streaming,
+        configuration_hash: status.loaded_configuration_hash.clone(),
+        pending_restart: status.pending_restart.clone(),
+        pending_decrease: status.pending_restart_decrease,
+        configuration_error: status.configuration_error.clone(),
+        switchover: status.switchover.as_ref().map(outcome),
+        restart: status.restart.as_ref().map(outcome),
+        failure: status
+            .failure
+            .as_ref()
+            .map(|failure| (failure.reason.clone(), failure.message.clone())),
+        incarnation: status.incarnation.clone(),
+        system_id: status.system_id.clone(),
+        timeline: status.timeline,
+        secret_versions: status.secret_versions.clone(),
+    };
+    match pod {
+        Seen::Known(pod) if status.pod_uid.as_deref() == Some(pod.identity.uid.as_str()) => {
+            Seen::Known(report)
+        }
+        Seen::Known(_) | Seen::Stale(_) | Seen::Absent | Seen::Unknown { .. } => {
+            Seen::Stale(report)
+        }
+    }
+}
+
+fn pod(owner: &Owner<'_>, resolved: &Resolved, object: &PodObject) -> Pod {
+    let metadata = &object.metadata;
+    let name = metadata.name.clone().unwrap_or_default();
+    let status = object.status.clone().unwrap_or_default();
+    let annotation = |key: &str| metadata.annotations.as_ref()?.get(key).cloned();
+    let label = |key: &str| metadata.labels.as_ref()?.get(key).map(String::as_str);
+    let container = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .find(|container| container.name == names::POSTGRES_CONTAINER);
+    let condition =
+        |kind: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == kind);
+    let wanted = objects::pod::metadata(owner, resolved, &name);
+    Pod {
+        identity: identity(metadata),
+        deleting: is_going(owner, metadata),
+        ended: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+        ready: condition("Ready").is_some_and(|ready| ready.status == "True"),
+        running: container
+            .and_then(|container| container.state.as_ref())
+            .is_some_and(|state| state.running.is_some()),
+        terminated: container.map(terminated).unwrap_or_default(),
+        stamp: annotation(&owner.annotation(Annotation::Hash)).unwrap_or_default(),
+        restarted_at: annotation(RESTARTED_AT),
+        role: match label(&owner.label(Label::InstanceRole)) {
+            Some(labels::ROLE_PRIMARY) => Some(PodRole::Primary),
+            Some(labels::ROLE_REPLICA) => Some(PodRole::Replica),
+            Some(_) | None => None,
+        },
+        conforms: metadata_conforms(&wanted, metadata),
+        trouble: container.and_then(waiting).or_else(|| {
+            let scheduled = condition("PodScheduled").filter(|found| found.status == "False")?;
+            scheduled.message.clone().or_else(|| scheduled.reason.clone())
+        }),
+        address: status.pod_ip.filter(|address| !address.is_empty()),
+    }
+}
+
+/// Ids of containers that have terminated, with and without the name of the runtime before them.
+fn terminated(container: &ContainerStatus) -> BTreeSet<String> {
+    let mut ids = BTreeSet::new();
+    for state in [container.state.as_ref(), container.last_state.as_ref()].into_iter().flatten() {
+        let Some(id) = state.terminated.as_ref().and_then(|end| end.container_id.as_ref()) else {
+            continue;
+        };
+        ids.insert(id.clone());
+        if let Some((_, bare)) = id.split_once("://") {
+            ids.insert(bare.to_owned());
+        }
+    }
+    ids
+}
+
+/// Why the container does not start, if it is more than a matter of seconds.
+fn waiting(container: &ContainerStatus) -> Option<String> {
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref().unwrap_or_default();
+    let transient = matches!(reason, "" | "ContainerCreating" | "PodInitializing");
+    let message = waiting.message.as_deref().unwrap_or_default();
+    (!transient).then(|| format!("{reason}: {message}").trim_end_matches(": ").to_owned())
+}
+
+fn stateless(
+    owner: &Owner<'_>,
+    resolved: &Resolved,
+    read: &Objects,
+    memory: &Memory,
+) -> BTreeMap<Object, Seen<ObjectFacts>> {
+    let members = member_names(memory);
+    read.stateless
+        .iter()
+        .map(|(object, seen)| {
+            let facts = match seen {
+                Seen::Known(live) => {
+                    let wanted = objects::stateless(owner, resolved, *object, &members);
+                    let metadata: ObjectMeta =
+                        serde_json::from_value(live["metadata"].clone()).unwrap_or_default();
+                    Seen::Known(ObjectFacts {
+                        identity: identity(&metadata),
+                        deleting: is_going(owner, &metadata),
+                        conforms: conforms(&without_type(wanted), live),
+                    })
+                }
+                Seen::Stale(_) => Seen::Unknown { why: "it was not read anew".to_owned() },
+                Seen::Absent => Seen::Absent,
+                Seen::Unknown { why } => Seen::Unknown { why: why.clone() },
+            };
+            (*object, facts)
+        })
+        .collect()
+}
+
+/// Items of lists come without kind and version.
+fn without_type(mut object: Value) -> Value {
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove("apiVersion");
+        fields.remove("kind");
+    }
+    object
+}

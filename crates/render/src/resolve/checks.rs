@@ -1,0 +1,85 @@
+//! All that is wrong with a spec: what `api` finds by itself, fields without effect that decide
+//! about data, and what depends on the operator's own choices.
+
+use matriarch_api::cluster::{ClusterSpec, PrimaryUpdateStrategy};
+use matriarch_api::support::{self, Support};
+use matriarch_api::validate;
+use matriarch_pg::version::Major;
+
+use super::Findings;
+use crate::setup::Owner;
+
+/// Checks a Cluster. Returns fields without effect that do not block: path and sentence.
+pub(super) fn check(
+    owner: &Owner<'_>,
+    major: Option<Major>,
+    findings: &mut Findings,
+) -> Vec<(String, String)> {
+    let user = &owner.cluster.spec;
+    for finding in validate::cluster(owner.name(), user, major, owner.setup.identity) {
+        findings.add(&finding.path, finding.sentence);
+    }
+    if user.instances.unwrap_or(1) == 1
+        && user.primary_update_strategy == Some(PrimaryUpdateStrategy::Supervised)
+    {
+        findings.add(
+            "spec.primaryUpdateStrategy",
+            "supervised waits for a switchover, and one instance has nobody to switch to; write unsupervised, or more instances",
+        );
+    }
+    if user.image_catalog_ref.is_some() && user.image_name.is_none() {
+        findings.add(
+            "spec.imageCatalogRef",
+            "catalogs have no effect yet; write spec.imageName instead",
+        );
+    }
+    check_certificates(user, findings);
+    check_parameters(user, major, findings);
+    unsupported(user, findings)
+}
+
+/// What decides about data and has no effect yet blocks (traps K7); the rest is listed.
+fn unsupported(user: &ClusterSpec, findings: &mut Findings) -> Vec<(String, String)> {
+    let Ok(written) = serde_json::to_value(user) else { return Vec::new() };
+    let mut listed = Vec::new();
+    for finding in support::unsupported(&written) {
+        match finding.kind {
+            Support::Effective => {}
+            Support::Listed => listed.push((finding.path, finding.sentence.to_owned())),
+            Support::Blocking => findings.block(&finding.path, finding.sentence),
+        }
+    }
+    listed
+}
+
+fn check_certificates(user: &ClusterSpec, findings: &mut Findings) {
+    let given = user.certificates.clone().unwrap_or_default();
+    if given.server_tls_secret.is_some() && given.server_ca_secret.is_none() {
+        findings.add(
+            "spec.certificates.serverCASecret",
+            "with serverTLSSecret the authority that verifies it is needed as well",
+        );
+    }
+    if given.server_tls_secret.is_some() && !given.server_alt_dns_names.is_empty() {
+        findings.add(
+            "spec.certificates.serverAltDNSNames",
+            "the names stand in the certificate of serverTLSSecret; leave one of the two out",
+        );
+    }
+    if given.replication_tls_secret.is_some() && given.client_ca_secret.is_none() {
+        findings.add(
+            "spec.certificates.clientCASecret",
+            "with replicationTLSSecret the authority that verifies it is needed as well",
+        );
+    }
+}
+
+/// Names of parameters, and those that the operator sets: refused here with the reason, so that no
+/// agent ever sees them.
+fn check_parameters(user: &ClusterSpec, major: Option<Major>, findings: &mut Findings) {
+    let (Some(postgresql), Some(major)) = (&user.postgresql, major) else { return };
+    for refusal in matriarch_pg::parameters::check(&postgresql.parameters, major) {
+        let path = format!("spec.postgresql.parameters[{:?}]", refusal.name());
+        findings.add(&path, refusal.to_string());
+    }
+}

@@ -1,0 +1,345 @@
+//! The plan's report in words: events, what is waited for, what a person may do.
+
+use matriarch_api::cluster::{BlockedBy, HumanOption};
+use matriarch_api::reasons::{blocked, event, warning};
+use matriarch_plan::InstanceName;
+use matriarch_plan::memory::SwitchoverReason;
+use matriarch_plan::report::{Block, Did, Report, Wait};
+use matriarch_plan::world::SecretRole;
+
+/// An event to be written about the Cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Trouble, or normal life.
+    pub warning: bool,
+    /// PascalCase, from `api::reasons`.
+    pub reason: &'static str,
+    /// What was done.
+    pub action: &'static str,
+    /// For a person.
+    pub note: String,
+}
+
+fn normal(reason: &'static str, action: &'static str, note: String) -> Event {
+    Event { warning: false, reason, action, note }
+}
+
+/// Events about what was started in this pass.
+pub fn events(report: &Report) -> Vec<Event> {
+    report.steps.iter().flat_map(|step| &step.did).filter_map(did).collect()
+}
+
+fn did(did: &Did) -> Option<Event> {
+    Some(match did {
+        Did::AddInstance(name) => {
+            normal(event::CREATING_INSTANCE, "Create", format!("Creating instance {name}"))
+        }
+        Did::RetireInstance(name) => {
+            normal(event::SCALE_DOWN, "Scale", format!("Removing instance {name}"))
+        }
+        Did::ForgetInstance(name) => {
+            normal(event::SCALE_DOWN, "Scale", format!("Instance {name} is removed"))
+        }
+        Did::CreatePod(_) | Did::CreateVolume(_) | Did::CreateSecret(_) => return None,
+        Did::ReplacePod(name, why) => {
+            normal(event::UPGRADING_INSTANCE, "Replace", format!("Replacing pod {name}: {why}"))
+        }
+        Did::DeleteVolumes(name) => {
+            normal(event::DELETE_PVCS, "Delete", format!("Deleting the volumes of {name}"))
+        }
+        Did::Restart(name, why) => {
+            normal(event::RESTARTING, "Restart", format!("Restarting PostgreSQL of {name}: {why}"))
+        }
+        Did::StartSwitchover { from, to, reason } => {
+            let to = to.as_ref().map_or("the best standby", InstanceName::as_str);
+            let why = match reason {
+                SwitchoverReason::User => "as asked for",
+                SwitchoverReason::Rollout => "to update the primary",
+                SwitchoverReason::Volume => "because the primary's volume was deleted",
+            };
+            let note = format!("Switching over from {from} to {to}, {why}");
+            normal(event::SWITCHING_OVER, "Switchover", note)
+        }
+        Did::EndSwitchover { primary } => {
+            normal(event::SWITCHOVER, "Switchover", format!("{primary} is the primary now"))
+        }
+        Did::AbandonSwitchover { to, why } => {
+            let to = to.as_ref().map_or("a standby", InstanceName::as_str);
+            Event {
+                warning: true,
+                reason: warning::ACTION_HELD_BACK,
+                action: "Switchover",
+                note: format!("The switchover to {to} was given up: {why}"),
+            }
+        }
+        Did::SeePrimary { before, now } => normal(
+            event::FAILOVER_TARGET,
+            "Failover",
+            format!("{now} took over from {before} and is the primary now"),
+        ),
+        Did::FreeLease(holder) => normal(
+            event::FAILING_OVER,
+            "Failover",
+            format!("The container of {holder} is proved terminated; its Lease is freed"),
+        ),
+        Did::RenewSecret(role) => {
+            normal(event::RECREATED, "Renew", format!("Renewing the {} Secret", secret_word(*role)))
+        }
+    })
+}
+
+fn secret_word(role: SecretRole) -> &'static str {
+    match role {
+        SecretRole::Authority => "certificate authority's",
+        SecretRole::ServerAuthority => "server certificate authority's",
+        SecretRole::ClientAuthority => "client certificate authority's",
+        SecretRole::Server => "server certificate's",
+        SecretRole::Replication => "replication certificate's",
+        SecretRole::Application => "application user's",
+        SecretRole::Superuser => "superuser's",
+    }
+}
+
+/// Trouble that a person should hear of at once, when it is new.
+pub fn warnings(report: &Report) -> Vec<Event> {
+    let blocks = report.steps.iter().flat_map(|step| &step.blocked);
+    blocks
+        .filter_map(|block| {
+            let entry = block_entry(block);
+            let reason = match block {
+                Block::Spec(_) => warning::INVALID_DEFINITION,
+                Block::Secret { role, .. } => match role {
+                    SecretRole::Server => warning::INVALID_SERVER_CERTIFICATE,
+                    SecretRole::Replication => warning::INVALID_CLIENT_CERTIFICATE,
+                    SecretRole::Authority
+                    | SecretRole::ServerAuthority
+                    | SecretRole::ClientAuthority => warning::INVALID_CA_SECRET,
+                    SecretRole::Application | SecretRole::Superuser => warning::SECRET_NOT_FOUND,
+                },
+                Block::Configuration { .. } => warning::CONFIGURATION_REJECTED,
+                Block::Failed { .. } => warning::INSTANCE_FAILED,
+                Block::LastCopy(_) | Block::StillPending { .. } | Block::NothingLeft => {
+                    warning::ACTION_HELD_BACK
+                }
+                Block::Supervised { .. }
+                | Block::Pod { .. }
+                | Block::NoSuccessor { .. }
+                | Block::Fenced(_)
+                | Block::Paused
+                | Block::Blind { .. } => return None,
+            };
+            let note = entry.message.unwrap_or_default();
+            Some(Event { warning: true, reason, action: "Plan", note })
+        })
+        .collect()
+}
+
+fn entry(reason: &str, object: Option<String>, message: String) -> BlockedBy {
+    BlockedBy { reason: Some(reason.to_owned()), message: Some(message), object, since: None }
+}
+
+/// Everything that is waited for, without the time since when.
+pub fn blocked_by(report: &Report) -> Vec<BlockedBy> {
+    let mut entries: Vec<BlockedBy> = Vec::new();
+    for step in &report.steps {
+        entries.extend(step.blocked.iter().map(block_entry));
+        entries.extend(step.waits.iter().map(wait_entry));
+    }
+    let mut unique: Vec<BlockedBy> = Vec::new();
+    for entry in entries {
+        if !unique.contains(&entry) {
+            unique.push(entry);
+        }
+    }
+    unique
+}
+
+fn block_entry(block: &Block) -> BlockedBy {
+    let instance = |name: &InstanceName| Some(format!("Instance/{name}"));
+    match block {
+        Block::Spec(finding) => {
+            entry(blocked::INVALID_SPEC, None, format!("{}: {}", finding.path, finding.message))
+        }
+        Block::Secret { name, why, .. } => entry(
+            blocked::MISSING_SECRET,
+            Some(format!("Secret/{name}")),
+            format!("Secret {name}: {why}"),
+        ),
+        Block::Supervised { primary, .. } => entry(
+            blocked::SUPERVISED,
+            instance(primary),
+            format!(
+                "The standbys are updated; the update of the primary {primary} waits for a switchover by the user"
+            ),
+        ),
+        Block::Configuration { instance: name, message } => entry(
+            matriarch_api::conditions::CONFIGURATION_REJECTED,
+            instance(name),
+            format!("PostgreSQL of {name} rejects the configuration: {message}"),
+        ),
+        Block::Failed { instance: name, reason, message } => {
+            entry(reason, instance(name), format!("{name}: {message}"))
+        }
+        Block::Pod { instance: name, why } => {
+            entry(blocked::UNSCHEDULABLE, Some(format!("Pod/{name}")), format!("Pod {name}: {why}"))
+        }
+        Block::LastCopy(name) => entry(
+            blocked::ALL_VOLUMES_LOST,
+            Some(format!("PersistentVolumeClaim/{name}")),
+            format!(
+                "The volume of {name} was deleted, and it may be the best copy of the data; it is kept in use"
+            ),
+        ),
+        Block::NoSuccessor { to, why } => entry(
+            blocked::OPERATION_IN_PROGRESS,
+            to.as_ref().and_then(instance),
+            format!(
+                "No switchover to {}: {why}",
+                to.as_ref().map_or("a standby", InstanceName::as_str)
+            ),
+        ),
+        Block::StillPending { instance: name, parameters } => entry(
+            matriarch_api::conditions::CONFIGURATION_PENDING,
+            instance(name),
+            format!(
+                "{name} was restarted, and {} still waits for a restart",
+                parameters.join(", ")
+            ),
+        ),
+        Block::NothingLeft => entry(
+            blocked::ALL_VOLUMES_LOST,
+            None,
+            "The cluster had data, and none of its volumes is left".to_owned(),
+        ),
+        Block::Fenced(names) => {
+            entry(blocked::FENCED, None, format!("Fenced by the user: {}", list(names)))
+        }
+        Block::Paused => entry(
+            blocked::RECONCILIATION_DISABLED,
+            None,
+            "The annotation reconciliationLoop says disabled".to_owned(),
+        ),
+        Block::Blind { kind, why } => {
+            entry(blocked::UNKNOWN_STATE, None, format!("{kind:?}: {why}"))
+        }
+    }
+}
+
+fn list<'a>(names: impl IntoIterator<Item = &'a InstanceName>) -> String {
+    names.into_iter().map(InstanceName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn wait_entry(wait: &Wait) -> BlockedBy {
+    let instance = |name: &InstanceName| Some(format!("Instance/{name}"));
+    match wait {
+        Wait::Sight { what } => {
+            entry(blocked::UNKNOWN_STATE, None, format!("Cannot be read: {what}"))
+        }
+        Wait::FirstPrimary(name) => entry(
+            blocked::NO_PRIMARY,
+            instance(name),
+            format!("{name} makes the data and takes the Lease for the first time"),
+        ),
+        Wait::Ready(names) => entry(
+            blocked::OPERATION_IN_PROGRESS,
+            names.first().and_then(instance),
+            format!("Not ready yet: {}", list(names)),
+        ),
+        Wait::Cohort(name) => entry(
+            blocked::OPERATION_IN_PROGRESS,
+            instance(name),
+            format!("{name} leaves: the primary has yet to take it out of the cohort"),
+        ),
+        Wait::Gone(name) => entry(
+            blocked::OPERATION_IN_PROGRESS,
+            instance(name),
+            format!("{name} is being removed"),
+        ),
+        Wait::Configuration(names) => entry(
+            blocked::OPERATION_IN_PROGRESS,
+            names.first().and_then(instance),
+            format!("The configuration is not loaded yet by {}", list(names)),
+        ),
+        Wait::Restart(name) => entry(
+            blocked::OPERATION_IN_PROGRESS,
+            instance(name),
+            format!("PostgreSQL of {name} restarts"),
+        ),
+        Wait::Handover { from, to, message } => {
+            let to = to.as_ref().map_or("the best standby", InstanceName::as_str);
+            let tail = if message.is_empty() { String::new() } else { format!(": {message}") };
+            entry(
+                blocked::OPERATION_IN_PROGRESS,
+                instance(from),
+                format!("{from} hands over to {to}{tail}"),
+            )
+        }
+        Wait::Election => entry(
+            blocked::NO_PRIMARY,
+            None,
+            "Nobody holds the Lease; the instances elect a primary among themselves".to_owned(),
+        ),
+        Wait::Secret(role) => entry(
+            blocked::OPERATION_IN_PROGRESS,
+            None,
+            format!("The agents have yet to take note of the {} Secret", secret_word(*role)),
+        ),
+    }
+}
+
+/// What a person may do, with what it costs.
+pub fn human_options(cluster: &str, report: &Report) -> Vec<HumanOption> {
+    let option = |action: String, consequence: &str| HumanOption {
+        action: Some(action),
+        consequence: Some(consequence.to_owned()),
+    };
+    let blocks = report.steps.iter().flat_map(|step| &step.blocked);
+    let mut options = Vec::new();
+    for block in blocks {
+        match block {
+            Block::Supervised { candidates, .. } => {
+                options.extend(candidates.iter().map(|to| {
+                    option(
+                        format!("kubectl matriarch promote {cluster} {to}"),
+                        "The primary hands over, connections end once, then it is updated as a standby",
+                    )
+                }));
+            }
+            Block::Secret { name, .. } => options.push(option(
+                format!("create or mend Secret {name}"),
+                "The cluster goes on by itself",
+            )),
+            Block::LastCopy(name) => options.push(option(
+                format!(
+                    "add an instance and wait until it is ready, or take a copy of {name}'s data"
+                ),
+                "The volume is given up once another instance has the data",
+            )),
+            Block::NothingLeft => options.push(option(
+                "bring a volume back under its old name, or delete the Cluster and make it anew"
+                    .to_owned(),
+                "A new Cluster begins without data",
+            )),
+            Block::Fenced(_) => options.push(option(
+                format!("kubectl matriarch fencing off {cluster}"),
+                "PostgreSQL of the fenced instances starts",
+            )),
+            Block::Paused => options.push(option(
+                "remove the annotation reconciliationLoop".to_owned(),
+                "The operator goes on",
+            )),
+            Block::StillPending { instance, .. } => options.push(option(
+                format!("kubectl matriarch restart {cluster} {instance}"),
+                "PostgreSQL of this instance restarts",
+            )),
+            Block::Spec(_)
+            | Block::Configuration { .. }
+            | Block::Failed { .. }
+            | Block::Pod { .. }
+            | Block::NoSuccessor { .. }
+            | Block::Blind { .. } => {}
+        }
+    }
+    options.dedup();
+    options
+}

@@ -1,0 +1,339 @@
+//! What is made from a Cluster, and what is refused.
+
+use std::collections::BTreeMap;
+
+use matriarch_api::Cluster;
+use matriarch_api::cluster::ClusterStatus;
+use matriarch_api::instance::{DataDurability, InstanceSpec};
+use matriarch_plan::action::VolumeRole;
+use matriarch_plan::report::Activity;
+use matriarch_plan::world::Object;
+use matriarch_plan::{Action, InstanceName, Plan, Seen, Wanted, plan};
+use matriarch_render::setup::Owner;
+use matriarch_render::status::{self, Outcome};
+use matriarch_render::{Objects, Resolved, Setup, objects, observe, resolve};
+use serde_json::{Value, json};
+
+fn cluster(spec: Value) -> Cluster {
+    serde_json::from_value(json!({
+        "apiVersion": "matriarch.dev/v1",
+        "kind": "Cluster",
+        "metadata": {"name": "c", "namespace": "ns", "uid": "u", "generation": 1},
+        "spec": spec,
+    }))
+    .unwrap()
+}
+
+fn small() -> Cluster {
+    cluster(json!({
+        "instances": 3,
+        "imageName": "ghcr.io/cloudnative-pg/postgresql:17.6",
+        "storage": {"size": "1Gi"},
+    }))
+}
+
+fn nothing_read() -> Objects {
+    Objects {
+        now_ms: 1_000_000_000_000,
+        instances: Ok(Vec::new()),
+        pods: Ok(Vec::new()),
+        claims: Ok(Vec::new()),
+        lease: Seen::Absent,
+        stateless: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+    }
+}
+
+fn findings(spec: Value) -> Vec<String> {
+    let setup = Setup::default();
+    let cluster = cluster(spec);
+    let resolved = resolve(&Owner { setup: &setup, cluster: &cluster });
+    match resolved.wanted {
+        Wanted::Valid(_) => Vec::new(),
+        Wanted::Invalid { findings } => findings.into_iter().map(|finding| finding.path).collect(),
+    }
+}
+
+fn template(spec: Value) -> InstanceSpec {
+    let setup = Setup::default();
+    let cluster = cluster(spec);
+    resolve(&Owner { setup: &setup, cluster: &cluster }).template
+}
+
+/// Plans for a Cluster of which nothing is there yet.
+fn first_plan(cluster: &Cluster) -> (Resolved, Plan, ClusterStatus) {
+    let setup = Setup::default();
+    let owner = Owner { setup: &setup, cluster };
+    let resolved = resolve(&owner);
+    let world = observe(&owner, &resolved, &nothing_read());
+    let planned = plan(&world);
+    assert!(matriarch_plan::lint(&world, &planned).is_empty());
+    let status = status::render(&owner, &resolved, &world, &planned, &Outcome::default());
+    (resolved, planned, status)
+}
+
+#[test]
+fn a_cluster_of_nothing_is_planned_in_one_pass() {
+    let (_, planned, status) = first_plan(&small());
+    let pods = planned.stages.iter().flatten();
+    assert_eq!(pods.filter(|action| matches!(action, Action::CreatePod { .. })).count(), 3);
+    assert_eq!(planned.report.activity, Activity::SettingUpPrimary);
+    assert_eq!(status.phase.as_deref(), Some("Setting up primary"));
+    let ready = status.conditions.iter().find(|found| found.type_ == "Ready").unwrap();
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "ClusterIsNotReady"));
+}
+
+#[test]
+fn an_invalid_spec_makes_nothing_and_says_why() {
+    let broken = cluster(json!({
+        "instances": 3,
+        "imageName": "postgres:17",
+        "storage": {"size": "1Gi"},
+        "bootstrap": {"recovery": {"source": "x"}},
+    }));
+    let (_, planned, status) = first_plan(&broken);
+    assert!(planned.stages.is_empty());
+    assert_eq!(status.phase.as_deref(), Some("Invalid cluster definition"));
+    let why = status.phase_reason.unwrap();
+    assert!(why.contains("spec.bootstrap.recovery"), "{why}");
+}
+
+#[test]
+fn all_findings_come_at_once_with_their_paths() {
+    let found = findings(json!({
+        "instances": 2,
+        "imageName": "postgres:latest",
+        "storage": {},
+        "env": [{"name": "PGDATA", "value": "/x"}],
+        "postgresql": {"synchronous": {"method": "any", "number": 2}},
+        "primaryLease": {"leaseDurationSeconds": 10, "retryPeriodSeconds": 9},
+        "resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}},
+    }));
+    for part in [
+        "spec.imageName",
+        "spec.storage",
+        "spec.env",
+        "spec.postgresql.synchronous.number",
+        "spec.primaryLease.retryPeriodSeconds",
+        "spec.resources.requests.memory",
+    ] {
+        assert!(found.iter().any(|path| path.starts_with(part)), "{part} not in {found:?}");
+    }
+}
+
+#[test]
+fn the_older_form_of_synchronous_replication_keeps_its_promise() {
+    let base = json!({"instances": 3, "storage": {"size": "1Gi"}});
+    let with = |least: i32, most: i32| {
+        let mut spec = base.clone();
+        spec["minSyncReplicas"] = json!(least);
+        spec["maxSyncReplicas"] = json!(most);
+        template(spec).configuration.synchronous
+    };
+    let promised = with(1, 2).unwrap();
+    assert_eq!((promised.number, promised.durability), (1, DataDurability::Required));
+    let wished = with(0, 2).unwrap();
+    assert_eq!((wished.number, wished.durability), (2, DataDurability::Preferred));
+    assert_eq!(with(0, 0), None);
+}
+
+#[test]
+fn the_configuration_hash_follows_the_configuration_and_nothing_else() {
+    let base = json!({"instances": 3, "storage": {"size": "1Gi"}});
+    let hash = |change: &dyn Fn(&mut Value)| {
+        let mut spec = base.clone();
+        change(&mut spec);
+        template(spec).configuration_hash
+    };
+    let same = hash(&|_| {});
+    assert_eq!(same, hash(&|spec| spec["instances"] = json!(5)));
+    let other = hash(&|spec| spec["postgresql"] = json!({"parameters": {"work_mem": "8MB"}}));
+    assert_ne!(same, other);
+}
+
+#[test]
+fn a_pod_is_restricted_and_mounts_no_token_by_itself() {
+    let setup = Setup::default();
+    let cluster = small();
+    let owner = Owner { setup: &setup, cluster: &cluster };
+    let resolved = resolve(&owner);
+    let pod = objects::pod::new(&owner, &resolved, "c-1", false);
+    let spec = &pod["spec"];
+    assert_eq!(spec["automountServiceAccountToken"], json!(false));
+    assert_eq!(spec["securityContext"]["runAsNonRoot"], json!(true));
+    assert_eq!(spec["securityContext"]["runAsUser"], json!(26));
+    for container in [&spec["containers"][0], &spec["initContainers"][0]] {
+        let security = &container["securityContext"];
+        assert_eq!(security["allowPrivilegeEscalation"], json!(false));
+        assert_eq!(security["readOnlyRootFilesystem"], json!(true));
+        assert_eq!(security["capabilities"]["drop"], json!(["ALL"]));
+    }
+    assert_eq!(spec["containers"][0]["startupProbe"]["periodSeconds"], json!(1));
+    let labels = pod["metadata"]["labels"].as_object().unwrap();
+    assert!(!labels.contains_key("matriarch.dev/instanceRole"), "the role label has one writer");
+    assert!(!labels.contains_key("role"));
+}
+
+#[test]
+fn a_new_operator_image_restarts_no_database() {
+    let cluster = small();
+    let stamp = |image: &str| {
+        let setup = Setup { operator_image: image.to_owned(), ..Setup::default() };
+        let owner = Owner { setup: &setup, cluster: &cluster };
+        objects::pod::stamp(&owner, &resolve(&owner))
+    };
+    assert_eq!(stamp("a:1"), stamp("a:2"));
+}
+
+#[test]
+fn a_role_names_what_it_allows_and_no_verb_on_pods_but_get() {
+    let setup = Setup::default();
+    let cluster = small();
+    let owner = Owner { setup: &setup, cluster: &cluster };
+    let resolved = resolve(&owner);
+    let members = ["c-1".to_owned(), "c-2".to_owned()];
+    let role = objects::stateless(&owner, &resolved, Object::Role, &members);
+    for rule in role["rules"].as_array().unwrap() {
+        let verbs = rule["verbs"].as_array().unwrap();
+        let named = rule["resourceNames"].as_array().is_some_and(|names| !names.is_empty());
+        assert!(named || verbs == &[json!("create")], "{rule}");
+        if rule["resources"] == json!(["pods"]) {
+            assert_eq!(rule["verbs"], json!(["get"]));
+        }
+        if rule["resources"] == json!(["secrets"]) {
+            let names = rule["resourceNames"].to_string();
+            assert!(!names.contains("c-ca"), "the authority's key is the operator's: {names}");
+        }
+    }
+}
+
+#[test]
+fn kept_volumes_have_no_owner() {
+    let setup = Setup::default();
+    let keep = |policy: &str| {
+        let cluster = cluster(json!({
+            "instances": 1,
+            "storage": {"size": "1Gi", "retainPolicy": policy},
+        }));
+        let owner = Owner { setup: &setup, cluster: &cluster };
+        let resolved = resolve(&owner);
+        objects::claim::new(&owner, &resolved, "c-1", VolumeRole::Data)
+    };
+    assert!(keep("keep")["metadata"].get("ownerReferences").is_none());
+    let owned = keep("delete");
+    assert_eq!(owned["metadata"]["ownerReferences"][0]["uid"], json!("u"));
+    assert_eq!(owned["spec"]["resources"]["requests"]["storage"], json!("1Gi"));
+}
+
+#[test]
+fn the_rw_service_has_no_selector_and_its_endpoints_are_not_ours() {
+    let setup = Setup::default();
+    let cluster = small();
+    let owner = Owner { setup: &setup, cluster: &cluster };
+    let resolved = resolve(&owner);
+    let service = objects::stateless(&owner, &resolved, Object::ServiceReadWrite, &[]);
+    assert!(service["spec"].get("selector").is_none());
+    let slice = objects::stateless(&owner, &resolved, Object::EndpointsReadWrite, &[]);
+    assert!(slice.get("endpoints").is_none() && slice.get("ports").is_none());
+    assert_eq!(slice["metadata"]["labels"]["kubernetes.io/service-name"], json!("c-rw"));
+}
+
+#[test]
+fn what_was_made_is_seen_as_it_should_be() {
+    let setup = Setup::default();
+    let cluster = small();
+    let owner = Owner { setup: &setup, cluster: &cluster };
+    let resolved = resolve(&owner);
+    let (_, planned, _) = first_plan(&cluster);
+    let mut read = nothing_read();
+    let mut instances = Vec::new();
+    let mut pods = Vec::new();
+    for action in planned.stages.iter().flatten() {
+        match action {
+            Action::Direct { instance, directive } => {
+                let made =
+                    objects::instance::object(&owner, &resolved, instance.as_str(), directive);
+                instances.push(serde_json::from_value(made).unwrap());
+            }
+            Action::CreatePod { instance, wal_volume } => {
+                let made = objects::pod::new(&owner, &resolved, instance.as_str(), *wal_volume);
+                pods.push(serde_json::from_value(made).unwrap());
+            }
+            Action::Apply { object } => {
+                let members = ["c-1", "c-2", "c-3"].map(str::to_owned);
+                let made = objects::stateless(&owner, &resolved, *object, &members);
+                read.stateless.insert(*object, Seen::Known(made));
+            }
+            _ => {}
+        }
+    }
+    read.instances = Ok(instances);
+    read.pods = Ok(pods);
+    let mut later = cluster.clone();
+    let (_, _, status) = first_plan(&cluster);
+    later.status = Some(status);
+    let owner = Owner { setup: &setup, cluster: &later };
+    let world = observe(&owner, &resolved, &read);
+    for (object, seen) in &world.objects {
+        assert!(seen.known().unwrap().conforms, "{object:?}");
+    }
+    for (name, instance) in &world.instances {
+        assert!(instance.directive.known().unwrap().conforms, "{name}");
+        assert!(instance.pod.known().unwrap().conforms, "{name}");
+        assert_eq!(instance.pod.known().unwrap().stamp, resolved.spec().unwrap().pod_stamp);
+    }
+    assert_eq!(world.memory, planned.memory);
+    assert_eq!(world.memory.bootstrap_primary, Some(InstanceName("c-1".to_owned())));
+}
+
+#[test]
+fn the_order_of_lists_does_not_matter() {
+    let setup = Setup::default();
+    let cluster = small();
+    let owner = Owner { setup: &setup, cluster: &cluster };
+    let resolved = resolve(&owner);
+    let pod =
+        |name: &str| serde_json::from_value(objects::pod::new(&owner, &resolved, name, false));
+    let mut read = nothing_read();
+    read.pods = Ok(vec![pod("c-1").unwrap(), pod("c-2").unwrap()]);
+    let forward = observe(&owner, &resolved, &read);
+    read.pods = Ok(vec![pod("c-2").unwrap(), pod("c-1").unwrap()]);
+    assert_eq!(forward, observe(&owner, &resolved, &read));
+}
+
+#[test]
+fn objects_of_an_earlier_cluster_of_this_name_are_on_their_way_out() {
+    let setup = Setup::default();
+    let old = small();
+    let owner = Owner { setup: &setup, cluster: &old };
+    let resolved = resolve(&owner);
+    let mut read = nothing_read();
+    let pod = objects::pod::new(&owner, &resolved, "c-1", false);
+    read.pods = Ok(vec![serde_json::from_value(pod).unwrap()]);
+    let mut new = small();
+    new.metadata.uid = Some("another".to_owned());
+    let owner = Owner { setup: &setup, cluster: &new };
+    let world = observe(&owner, &resolved, &read);
+    let seen = &world.instances[&InstanceName("c-1".to_owned())];
+    assert!(seen.pod.known().unwrap().deleting);
+    let planned = plan(&world);
+    let disrupts = planned.stages.iter().flatten().any(Action::disrupts);
+    assert!(!disrupts);
+}
+
+#[test]
+fn what_cannot_be_listed_is_unknown_and_nothing_is_made() {
+    let setup = Setup::default();
+    let cluster = small();
+    let owner = Owner { setup: &setup, cluster: &cluster };
+    let resolved = resolve(&owner);
+    let mut read = nothing_read();
+    read.pods = Err("connection refused".to_owned());
+    let planned = plan(&observe(&owner, &resolved, &read));
+    let makes = planned
+        .stages
+        .iter()
+        .flatten()
+        .any(|action| matches!(action, Action::CreatePod { .. } | Action::CreateVolume { .. }));
+    assert!(!makes);
+}
