@@ -1,1 +1,163 @@
-//! Watches objects, runs render and plan, records and applies.
+//! The operator: watches objects, runs `render` and `plan`, records and applies.
+//!
+//! One pass of a cluster: read everything anew, `observe`, `plan`, `lint`, record memory and status
+//! by compare-and-swap, execute. The executor makes no choice; retry is the next pass. The operator
+//! opens no connection to any pod and knows no SQL, and no failover waits for it.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use kube::Client;
+use matriarch_api::Identity;
+
+pub mod pki;
+
+mod execute;
+mod gather;
+mod kinds;
+mod leader;
+mod metrics;
+mod pass;
+mod record;
+mod serve;
+mod watch;
+
+pub use matriarch_render::Setup;
+
+/// How the operator runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Under which names it serves.
+    pub identity: Identity,
+    /// Image with this binary in it: the pods' init container copies it from there.
+    pub operator_image: String,
+    /// PostgreSQL's image where the user names none.
+    pub postgres_image: String,
+    /// The Kubernetes cluster's DNS domain.
+    pub cluster_domain: String,
+    /// The one namespace that is served; all of them if absent.
+    pub namespace: Option<String>,
+    /// Where several operators elect the one that works; absent: there is only this one.
+    pub leader: Option<LeaderOptions>,
+    /// Where metrics and health are served; nowhere if absent.
+    pub metrics: Option<SocketAddr>,
+    /// How long certificates last.
+    pub lifetimes: pki::Lifetimes,
+    /// Every cluster is looked at at least so often, watched or not (Secrets are not).
+    pub resync: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let Setup { identity, operator_image, postgres_image, cluster_domain } = Setup::default();
+        Self {
+            identity,
+            operator_image,
+            postgres_image,
+            cluster_domain,
+            namespace: None,
+            leader: None,
+            metrics: None,
+            lifetimes: pki::Lifetimes::default(),
+            resync: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Options {
+    /// What objects depend on.
+    pub fn setup(&self) -> Setup {
+        Setup {
+            identity: self.identity,
+            operator_image: self.operator_image.clone(),
+            postgres_image: self.postgres_image.clone(),
+            cluster_domain: self.cluster_domain.clone(),
+        }
+    }
+}
+
+/// The election among operators.
+#[derive(Clone, Debug)]
+pub struct LeaderOptions {
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// Who this process is; unique among all of them.
+    pub name: String,
+}
+
+/// The operator cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address for metrics cannot be listened on.
+    #[error("cannot serve metrics on {address}")]
+    Serve {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process became the leader; this one must end, so that two never act.
+    #[error("the leader's Lease was lost")]
+    LeadershipLost,
+}
+
+/// Runs until `shutdown` resolves; passes under way are finished first.
+///
+/// # Errors
+/// If metrics cannot be served, or leadership is lost.
+pub async fn run(
+    client: Client,
+    options: Options,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    let metrics = metrics::Metrics::new(options.identity);
+    let shutdown = watch::Shutdown::new(shutdown);
+    let server = match options.metrics {
+        Some(address) => Some(serve::start(address, metrics.clone(), shutdown.clone()).await?),
+        None => None,
+    };
+    let outcome = match &options.leader {
+        None => {
+            metrics.leader(true);
+            watch::run(client, &options, metrics.clone(), shutdown.clone()).await;
+            Ok(())
+        }
+        Some(leader) => {
+            let lease = leader::Candidate::new(client.clone(), options.identity, leader);
+            lead(client, &options, lease, metrics.clone(), shutdown.clone()).await
+        }
+    };
+    shutdown.begin();
+    if let Some(server) = server
+        && let Err(error) = server.await
+    {
+        tracing::warn!(%error, "metrics server ended badly");
+    }
+    outcome
+}
+
+async fn lead(
+    client: Client,
+    options: &Options,
+    mut lease: leader::Candidate,
+    metrics: metrics::Metrics,
+    shutdown: watch::Shutdown,
+) -> Result<(), Error> {
+    tokio::select! {
+        () = lease.acquire() => {}
+        () = shutdown.wait() => return Ok(()),
+    }
+    metrics.leader(true);
+    let work = watch::run(client, options, metrics.clone(), shutdown.clone());
+    let outcome = tokio::select! {
+        () = work => Ok(()),
+        () = lease.keep() => Err(Error::LeadershipLost),
+    };
+    metrics.leader(false);
+    if outcome.is_ok() {
+        lease.release().await;
+    }
+    outcome
+}

@@ -1,0 +1,111 @@
+//! Reads everything that a pass rests on, anew from the API: no cache that could be stale
+//! (reliability.md §1.2). What cannot be read is unknown, and why.
+
+use std::collections::BTreeMap;
+
+use futures::future::join_all;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use kube::api::{DynamicObject, ListParams};
+use kube::{Api, Client};
+use matriarch_api::labels::Label;
+use matriarch_api::{Instance, names};
+use matriarch_plan::Seen;
+use matriarch_plan::world::{Object, SecretFacts, SecretRole};
+use matriarch_render::setup::{Owner, object_name};
+use matriarch_render::{Objects, Resolved};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::kinds;
+use crate::pki;
+
+/// Every object without state that a cluster may have.
+const STATELESS: [Object; 10] = [
+    Object::ServiceAccount,
+    Object::Role,
+    Object::RoleBinding,
+    Object::Passwd,
+    Object::ServiceReadWrite,
+    Object::ServiceReadOnly,
+    Object::ServiceRead,
+    Object::ServicePrimary,
+    Object::EndpointsReadWrite,
+    Object::DisruptionBudget,
+];
+
+/// Reads it all at once.
+pub async fn read(client: &Client, owner: &Owner<'_>, resolved: &Resolved, now_ms: i64) -> Objects {
+    let namespace = owner.cluster.namespace();
+    let selector = format!("{}={}", owner.label(Label::Cluster), owner.name());
+    let params = ListParams::default().labels(&selector);
+    let identity = owner.setup.identity;
+    let instances = Api::<Instance>::namespaced_with(client.clone(), namespace, &identity);
+    let pods = Api::<Pod>::namespaced(client.clone(), namespace);
+    let claims = Api::<PersistentVolumeClaim>::namespaced(client.clone(), namespace);
+    let leases = Api::<Lease>::namespaced(client.clone(), namespace);
+    let lease_name = names::lease(owner.name());
+    let (instances, pods, claims, lease, stateless, secrets) = futures::join!(
+        list(&instances, &params),
+        list(&pods, &params),
+        list(&claims, &params),
+        get(&leases, &lease_name),
+        read_stateless(client, owner),
+        read_secrets(client, owner, resolved, now_ms),
+    );
+    Objects { now_ms, instances, pods, claims, lease, stateless, secrets }
+}
+
+async fn list<K>(api: &Api<K>, params: &ListParams) -> Result<Vec<K>, String>
+where
+    K: Clone + DeserializeOwned + std::fmt::Debug,
+{
+    api.list(params).await.map(|list| list.items).map_err(|error| error.to_string())
+}
+
+async fn get<K>(api: &Api<K>, name: &str) -> Seen<K>
+where
+    K: Clone + DeserializeOwned + std::fmt::Debug,
+{
+    match api.get_opt(name).await {
+        Ok(Some(object)) => Seen::Known(object),
+        Ok(None) => Seen::Absent,
+        Err(error) => Seen::Unknown { why: error.to_string() },
+    }
+}
+
+async fn read_stateless(client: &Client, owner: &Owner<'_>) -> BTreeMap<Object, Seen<Value>> {
+    let reads = STATELESS.map(|object| async move {
+        let resource = kinds::resource(object);
+        let api = kinds::api(client, owner.cluster.namespace(), &resource);
+        let seen = match get::<DynamicObject>(&api, &object_name(owner.name(), object)).await {
+            Seen::Known(found) => match serde_json::to_value(found) {
+                Ok(value) => Seen::Known(value),
+                Err(error) => Seen::Unknown { why: error.to_string() },
+            },
+            Seen::Stale(_) | Seen::Absent => Seen::Absent,
+            Seen::Unknown { why } => Seen::Unknown { why },
+        };
+        (object, seen)
+    });
+    join_all(reads).await.into_iter().collect()
+}
+
+/// Secrets are read by name at each pass: no list and no watch, so that no permission is needed
+/// that would show the Secrets of others (traps K4).
+async fn read_secrets(
+    client: &Client,
+    owner: &Owner<'_>,
+    resolved: &Resolved,
+    now_ms: i64,
+) -> BTreeMap<SecretRole, Seen<SecretFacts>> {
+    let api = Api::<Secret>::namespaced(client.clone(), owner.cluster.namespace());
+    let api = &api;
+    let reads = resolved
+        .secret_names
+        .iter()
+        .map(|(role, name)| async move { (*role, get(api, name).await) });
+    let read: BTreeMap<SecretRole, Seen<Secret>> = join_all(reads).await.into_iter().collect();
+    let judge = pki::Judge { owner, resolved, secrets: &read, now_ms };
+    read.keys().map(|role| (*role, judge.facts(*role))).collect()
+}

@@ -1,0 +1,207 @@
+//! One pass of one cluster: read, observe, plan, lint, record, execute.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use kube::runtime::controller::Action as Next;
+use kube::runtime::events::Recorder;
+use kube::{Api, Client};
+use matriarch_api::Cluster;
+use matriarch_plan::{Plan, lint, plan};
+use matriarch_render::setup::{Owner, Setup};
+use matriarch_render::status::{self, Outcome};
+use matriarch_render::{observe, resolve, story};
+
+use crate::Options;
+use crate::execute::Executor;
+use crate::gather;
+use crate::metrics::{Metrics, PassOutcome};
+use crate::record::{self, Written};
+
+/// How soon to look again after something was done of which no watch tells (Secrets).
+const AFTER_ACTION: Duration = Duration::from_millis(500);
+/// How soon to try again what was refused.
+const AFTER_FAILURE: Duration = Duration::from_secs(3);
+/// How soon to look again after somebody else was faster.
+const AFTER_RACE: Duration = Duration::from_millis(100);
+
+/// What all passes share.
+pub struct Passes {
+    client: Client,
+    options: Options,
+    setup: Setup,
+    metrics: Metrics,
+    recorder: Recorder,
+    /// What failed in the last pass, by cluster: shown in status until it succeeds.
+    failed: Mutex<BTreeMap<String, Vec<String>>>,
+}
+
+/// A pass could not be carried through.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The Cluster could not be read.
+    #[error("cannot read the cluster")]
+    Read(#[source] Box<kube::Error>),
+    /// Memory and status could not be written; nothing was executed.
+    #[error("cannot record memory and status")]
+    Record(#[source] Box<kube::Error>),
+}
+
+impl Passes {
+    /// Nothing has been done yet.
+    pub fn new(client: Client, options: Options, metrics: Metrics, recorder: Recorder) -> Self {
+        let setup = options.setup();
+        Self { client, options, setup, metrics, recorder, failed: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// One pass.
+    ///
+    /// # Errors
+    /// If the Cluster cannot be read, or nothing can be recorded.
+    pub async fn run(&self, cached: &Cluster) -> Result<Next, Error> {
+        let begun = Instant::now();
+        let outcome = self.pass(cached).await;
+        let label = match &outcome {
+            Ok((label, _)) => *label,
+            Err(_) => PassOutcome::Error,
+        };
+        self.metrics.pass(label, begun.elapsed());
+        outcome.map(|(_, next)| next)
+    }
+
+    async fn pass(&self, cached: &Cluster) -> Result<(PassOutcome, Next), Error> {
+        let setup = &self.setup;
+        let key = format!("{}/{}", cached.namespace(), cached.name());
+        let api = Api::<Cluster>::namespaced_with(
+            self.client.clone(),
+            cached.namespace(),
+            &setup.identity,
+        );
+        let fresh = api.get_opt(cached.name()).await;
+        let Some(cluster) = fresh.map_err(|error| Error::Read(Box::new(error)))? else {
+            self.forget(&key);
+            return Ok((PassOutcome::Settled, Next::await_change()));
+        };
+        if cluster.metadata.deletion_timestamp.is_some() {
+            // What it owns goes by itself; what is to be kept has no owner.
+            self.forget(&key);
+            return Ok((PassOutcome::Settled, Next::await_change()));
+        }
+        let owner = Owner { setup, cluster: &cluster };
+        let now_ms = Timestamp::now().as_millisecond();
+        let mut resolved = resolve(&owner);
+        let objects = gather::read(&self.client, &owner, &resolved, now_ms).await;
+        resolved.note_versions(&objects.secrets);
+        let world = observe(&owner, &resolved, &objects);
+        let plan = plan(&world);
+        let findings = lint(&world, &plan);
+        for finding in &findings {
+            self.metrics.held_back();
+            tracing::error!(cluster = %key, rule = finding.rule, finding.message, "plan held back");
+        }
+        let outcome = Outcome { failed: self.failures(&key), findings };
+        let wanted = status::render(&owner, &resolved, &world, &plan, &outcome);
+        let phase = wanted.phase.clone().unwrap_or_default();
+        let written = record::status(&self.client, setup, &cluster, wanted)
+            .await
+            .map_err(|error| Error::Record(Box::new(error)))?;
+        self.metrics.phase(&key, &phase);
+        if written == Written::Conflict {
+            return Ok((PassOutcome::Race, Next::requeue(AFTER_RACE)));
+        }
+        let mut events = story::events(&plan.report);
+        events.extend(status::new_warnings(&plan.report, cluster.status.as_ref()));
+        record::events(&self.recorder, setup, &cluster, &events).await;
+        if !outcome.findings.is_empty() {
+            return Ok((PassOutcome::HeldBack, Next::requeue(self.options.resync)));
+        }
+        let executor = Executor {
+            client: &self.client,
+            owner: &owner,
+            resolved: &resolved,
+            lifetimes: self.options.lifetimes,
+            now_ms,
+        };
+        let (done, failed) = executor.run(&plan).await;
+        Ok(self.conclude(&key, &plan, done, &failed))
+    }
+
+    fn conclude(
+        &self,
+        key: &str,
+        plan: &Plan,
+        done: usize,
+        failed: &[crate::execute::Error],
+    ) -> (PassOutcome, Next) {
+        self.metrics.actions(done, failed.len());
+        let refused: Vec<String> = failed
+            .iter()
+            .filter(|error| !error.is_race())
+            .map(|error| {
+                let text = chain(error);
+                tracing::warn!(cluster = %key, error = %text, "action failed");
+                text
+            })
+            .collect();
+        let news = self.remember(key, refused);
+        if !failed.is_empty() {
+            let race = failed.iter().all(crate::execute::Error::is_race);
+            let soon = if race || news { AFTER_RACE } else { AFTER_FAILURE };
+            let outcome = if race { PassOutcome::Race } else { PassOutcome::Failed };
+            return (outcome, Next::requeue(soon));
+        }
+        if done > 0 {
+            return (PassOutcome::Acted, Next::requeue(AFTER_ACTION));
+        }
+        if news {
+            return (PassOutcome::Settled, Next::requeue(AFTER_RACE));
+        }
+        let wake = plan.wake.as_ref().map(|wake| Duration::from_millis(wake.after_ms));
+        let next = wake.unwrap_or(self.options.resync).min(self.options.resync);
+        (PassOutcome::Settled, Next::requeue(next))
+    }
+
+    fn failures(&self, key: &str) -> Vec<String> {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.get(key).cloned().unwrap_or_default()
+    }
+
+    /// Notes what failed; true if that is news.
+    fn remember(&self, key: &str, refused: Vec<String>) -> bool {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = if refused.is_empty() {
+            failed.remove(key)
+        } else {
+            failed.insert(key.to_owned(), refused.clone())
+        };
+        before.unwrap_or_default() != refused
+    }
+
+    fn forget(&self, key: &str) {
+        self.remember(key, Vec::new());
+        self.metrics.forget(key);
+    }
+}
+
+/// What to do after a pass that could not be carried through.
+pub fn after_error(cluster: &Arc<Cluster>, error: &Error, _passes: &Arc<Passes>) -> Next {
+    tracing::warn!(cluster = cluster.name(), error = %chain(error), "pass failed");
+    Next::requeue(AFTER_FAILURE)
+}
+
+/// An error with its causes.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        let next = source.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = source.source();
+    }
+    text
+}

@@ -1,0 +1,203 @@
+//! The controller: what wakes a pass. Only what carries our labels is watched, of most kinds only
+//! the metadata, and nothing of it is kept but the Clusters themselves.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::core::DynamicResourceScope;
+use kube::core::PartialObjectMeta;
+use kube::runtime::controller::{Config, Controller};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource, ResourceExt};
+use matriarch_api::labels::Label;
+use matriarch_api::{Cluster, Identity, Instance};
+use tokio::sync::watch;
+
+use crate::Options;
+use crate::metrics::Metrics;
+use crate::pass::{Passes, after_error};
+
+/// Tells all parts to end.
+#[derive(Clone)]
+pub struct Shutdown {
+    begin: Arc<watch::Sender<bool>>,
+    begun: watch::Receiver<bool>,
+}
+
+impl Shutdown {
+    /// Ends when the future resolves, or when one of the parts says so.
+    pub fn new(signal: impl Future<Output = ()> + Send + 'static) -> Self {
+        let (begin, begun) = watch::channel(false);
+        let begin = Arc::new(begin);
+        let sender = Arc::downgrade(&begin);
+        tokio::spawn(async move {
+            signal.await;
+            if let Some(sender) = sender.upgrade() {
+                sender.send_replace(true);
+            }
+        });
+        Self { begin, begun }
+    }
+
+    /// End now.
+    pub fn begin(&self) {
+        self.begin.send_replace(true);
+    }
+
+    /// Waits for the end.
+    pub async fn wait(&self) {
+        let mut begun = self.begun.clone();
+        // The sender lives as long as this value.
+        if begun.wait_for(|begun| *begun).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Watches and passes until shut down; passes under way are finished.
+pub async fn run(client: Client, options: &Options, metrics: Metrics, shutdown: Shutdown) {
+    let identity = options.identity;
+    let reporter = Reporter { controller: identity.operator_name().to_owned(), instance: None };
+    let recorder = Recorder::new(client.clone(), reporter);
+    let passes = Arc::new(Passes::new(client.clone(), options.clone(), metrics, recorder));
+    let source = Source { client, namespace: options.namespace.clone(), identity };
+    let clusters: Api<Cluster> = source.own();
+    // A burst of events (three pods start at once) is one pass; the first one need not wait long.
+    let config = Config::default().debounce(Duration::from_millis(20)).concurrency(16);
+    let controller =
+        Controller::new_with(clusters, watcher::Config::default().any_semantic(), identity)
+            .with_config(config)
+            .graceful_shutdown_on(async move { shutdown.wait().await });
+    source
+        .watch_all(controller)
+        .run(
+            |cluster, passes: Arc<Passes>| async move { passes.run(&cluster).await },
+            |cluster, error, passes| after_error(&cluster, error, &passes),
+            passes,
+        )
+        .for_each(|outcome| async move {
+            if let Err(error) = outcome {
+                tracing::debug!(error = %crate::pass::chain(&error), "controller");
+            }
+        })
+        .await;
+}
+
+struct Source {
+    client: Client,
+    namespace: Option<String>,
+    identity: Identity,
+}
+
+impl Source {
+    /// Objects of a kind that Kubernetes has of itself.
+    fn builtin<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+
+    /// Objects of a kind of ours.
+    fn own<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = Identity, Scope = DynamicResourceScope>,
+    {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &self.identity),
+            None => Api::all_with(self.client.clone(), &self.identity),
+        }
+    }
+
+    fn config(&self) -> watcher::Config {
+        watcher::Config::default().labels(&Label::Cluster.key(self.identity))
+    }
+
+    fn watch_all(&self, controller: Controller<Cluster>) -> Controller<Cluster> {
+        let mut controller = controller;
+        controller = self.watch_metadata::<ServiceAccount>(controller);
+        controller = self.watch_metadata::<Role>(controller);
+        controller = self.watch_metadata::<RoleBinding>(controller);
+        controller = self.watch_metadata::<ConfigMap>(controller);
+        controller = self.watch_metadata::<Service>(controller);
+        controller = self.watch_metadata::<EndpointSlice>(controller);
+        controller = self.watch_metadata::<PodDisruptionBudget>(controller);
+        controller = self.watch_metadata::<PersistentVolumeClaim>(controller);
+        controller = self.watch_metadata::<Pod>(controller);
+        let key = Label::Cluster.key(self.identity);
+        let identity = self.identity;
+        let instances: Api<Instance> = self.own();
+        controller = controller.watches_with(instances, identity, self.config(), move |instance| {
+            owner_of(&instance, &key, identity)
+        });
+        let key = Label::Cluster.key(self.identity);
+        let seen = Mutex::new(BTreeMap::new());
+        let leases: Api<Lease> = self.builtin();
+        controller.watches(leases, self.config(), move |lease: Lease| {
+            let news = is_news(&seen, &lease, identity);
+            owner_of(&lease, &key, identity).filter(|_| news)
+        })
+    }
+
+    fn watch_metadata<K>(&self, controller: Controller<Cluster>) -> Controller<Cluster>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + Send
+            + Sync
+            + 'static,
+    {
+        let key = Label::Cluster.key(self.identity);
+        let identity = self.identity;
+        let api: Api<PartialObjectMeta<K>> = self.builtin();
+        controller.watches(api, self.config(), move |object| owner_of(&object, &key, identity))
+    }
+}
+
+fn owner_of<K: Resource>(object: &K, key: &str, identity: Identity) -> Option<ObjectRef<Cluster>> {
+    let name = object.labels().get(key)?;
+    let namespace = object.namespace()?;
+    Some(ObjectRef::new_with(name, identity).within(&namespace))
+}
+
+/// A renewal is no news: it comes every two seconds from every cluster. Who holds the Lease and who
+/// is counted on is.
+fn is_news(
+    seen: &Mutex<BTreeMap<(String, String), String>>,
+    lease: &Lease,
+    identity: Identity,
+) -> bool {
+    let name = (lease.namespace().unwrap_or_default(), lease.name_any());
+    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    if lease.metadata.deletion_timestamp.is_some() {
+        seen.remove(&name);
+        return true;
+    }
+    let spec = lease.spec.clone().unwrap_or_default();
+    let annotation = |suffix: &str| lease.annotations().get(&identity.key(suffix)).cloned();
+    let gist = format!(
+        "{:?} {:?} {:?} {:?} {:?}",
+        lease.metadata.uid,
+        spec.holder_identity,
+        spec.lease_transitions,
+        annotation("cohort"),
+        annotation("stragglers"),
+    );
+    seen.insert(name, gist.clone()) != Some(gist)
+}
