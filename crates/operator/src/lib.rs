@@ -42,6 +42,9 @@ pub struct Options {
     pub leader: Option<LeaderOptions>,
     /// Where metrics and health are served; nowhere if absent.
     pub metrics: Option<SocketAddr>,
+    /// Are Secrets with the cluster's label watched. Not where the operator may not list them (all
+    /// namespaces, traps K4): then they are looked at in each pass and at least every `resync`.
+    pub watch_secrets: bool,
     /// How long certificates last.
     pub lifetimes: pki::Lifetimes,
     /// Every cluster is looked at at least so often, watched or not (Secrets are not).
@@ -59,6 +62,7 @@ impl Default for Options {
             namespace: None,
             leader: None,
             metrics: None,
+            watch_secrets: true,
             lifetimes: pki::Lifetimes::default(),
             resync: Duration::from_secs(600),
         }

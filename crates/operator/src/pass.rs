@@ -113,8 +113,8 @@ impl Passes {
         }
         let mut events = story::events(&plan.report);
         events.extend(status::new_warnings(&plan.report, cluster.status.as_ref()));
-        record::events(&self.recorder, setup, &cluster, &events).await;
         if !outcome.findings.is_empty() {
+            record::events(&self.recorder, setup, &cluster, &events).await;
             return Ok((PassOutcome::HeldBack, Next::requeue(self.options.resync)));
         }
         let executor = Executor {
@@ -125,6 +125,7 @@ impl Passes {
             now_ms,
         };
         let (done, failed) = executor.run(&plan).await;
+        record::events(&self.recorder, setup, &cluster, &events).await;
         Ok(self.conclude(&key, &plan, done, &failed))
     }
 

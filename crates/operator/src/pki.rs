@@ -458,3 +458,6 @@ fn alternatives(parsed: &X509Certificate<'_>) -> Vec<String> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

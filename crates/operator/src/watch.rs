@@ -10,7 +10,9 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
@@ -72,7 +74,12 @@ pub async fn run(client: Client, options: &Options, metrics: Metrics, shutdown: 
     let reporter = Reporter { controller: identity.operator_name().to_owned(), instance: None };
     let recorder = Recorder::new(client.clone(), reporter);
     let passes = Arc::new(Passes::new(client.clone(), options.clone(), metrics, recorder));
-    let source = Source { client, namespace: options.namespace.clone(), identity };
+    let source = Source {
+        client,
+        namespace: options.namespace.clone(),
+        identity,
+        secrets: options.watch_secrets,
+    };
     let clusters: Api<Cluster> = source.own();
     // A burst of events (three pods start at once) is one pass; the first one need not wait long.
     let config = Config::default().debounce(Duration::from_millis(20)).concurrency(16);
@@ -99,6 +106,7 @@ struct Source {
     client: Client,
     namespace: Option<String>,
     identity: Identity,
+    secrets: bool,
 }
 
 impl Source {
@@ -139,6 +147,9 @@ impl Source {
         controller = self.watch_metadata::<PodDisruptionBudget>(controller);
         controller = self.watch_metadata::<PersistentVolumeClaim>(controller);
         controller = self.watch_metadata::<Pod>(controller);
+        if self.secrets {
+            controller = self.watch_metadata::<Secret>(controller);
+        }
         let key = Label::Cluster.key(self.identity);
         let identity = self.identity;
         let instances: Api<Instance> = self.own();

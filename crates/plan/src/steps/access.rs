@@ -164,6 +164,13 @@ fn keep_leaf(
         return;
     };
     let Some(own) = signer.trusted.first() else { return };
+    // An authority that is about to be replaced signs nothing any more: what its successor signs
+    // must first be trusted by everybody.
+    let ending = signer.certificate.as_ref().is_some_and(|found| is_old(found, view.world.now_ms));
+    let successor = view.spec.signer(role).and_then(|signer| view.spec.secrets.get(&signer));
+    if ending && successor == Some(&SecretSource::Managed) {
+        return;
+    }
     let certificate = facts.certificate.as_ref().filter(|_| facts.invalid.is_none());
     let Some(certificate) = certificate else {
         renew(draft, role, facts, signer.trusted.clone(), report);

@@ -9,6 +9,10 @@ use crate::world::{Instance, InstanceName, Pod, Volume};
 /// Makes and repairs the pods of the members that stay.
 pub fn step(view: &View<'_>, draft: &mut Draft) {
     let mut report = StepReport::new(Step::Pods);
+    // Nothing is made while a kind cannot be listed: what is missed may be there.
+    if !view.world.blind.is_empty() {
+        return;
+    }
     let members: Vec<_> = draft
         .memory
         .members
@@ -20,8 +24,7 @@ pub fn step(view: &View<'_>, draft: &mut Draft) {
         let nothing = Instance::nothing(serial);
         let instance = match view.instance(&name) {
             Some(instance) => instance,
-            None if view.world.sees_members() => &nothing,
-            None => continue,
+            None => &nothing,
         };
         match &instance.pod {
             Seen::Absent => {

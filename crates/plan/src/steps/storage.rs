@@ -11,6 +11,10 @@ use crate::world::{Instance, InstanceName, Volume};
 /// Makes, adopts and replaces volumes of the members that stay.
 pub fn step(view: &View<'_>, draft: &mut Draft) {
     let mut report = StepReport::new(Step::Storage);
+    // Nothing is made while a kind cannot be listed: what is missed may be there.
+    if !view.world.blind.is_empty() {
+        return;
+    }
     let members: Vec<_> = draft
         .memory
         .members
@@ -22,8 +26,7 @@ pub fn step(view: &View<'_>, draft: &mut Draft) {
         let nothing = Instance::nothing(serial);
         let instance = match view.instance(&name) {
             Some(instance) => instance,
-            None if view.world.sees_members() => &nothing,
-            None => continue,
+            None => &nothing,
         };
         let mut volumes = vec![(VolumeRole::Data, &instance.data)];
         if wal_volume {

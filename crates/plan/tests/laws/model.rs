@@ -89,6 +89,9 @@ impl Model {
     /// Records memory and applies the first `limit` actions.
     pub fn execute(&mut self, plan: &Plan, limit: usize) {
         self.world.memory = plan.memory.clone();
+        // Status says who is to be primary: the one that is, but for a switchover under way.
+        self.world.requested_primary =
+            plan.memory.switchover.as_ref().and_then(|wish| wish.to.clone());
         for action in plan.stages.iter().flatten().take(limit) {
             self.apply(action);
         }
