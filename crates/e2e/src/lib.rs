@@ -1,1 +1,4 @@
 //! Harnesses for tests against real parts.
+
+pub mod local;
+pub mod writer;

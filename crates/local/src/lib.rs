@@ -12,4 +12,5 @@ pub mod network;
 pub mod postgres;
 pub mod processes;
 pub mod proxy;
+pub mod up;
 pub mod user;
