@@ -7,27 +7,27 @@ record! {
     /// Images by major version.
     pub struct ImageCatalogSpec {
         /// Images with PostgreSQL.
-        images: Vec<CatalogImage>,
+        images "images": Vec<CatalogImage>,
         /// Images of other parts, by name.
-        component_images: Vec<ComponentImage>,
+        component_images "componentImages": Vec<ComponentImage>,
     }
 
     /// The image of a major version.
     pub struct CatalogImage {
         /// Major version of PostgreSQL.
-        major: Option<i32>,
+        major "major": Option<i32>,
         /// The image.
-        image: Option<String>,
+        image "image": Option<String>,
         /// Extensions in images of their own.
-        extensions: Vec<Extension>,
+        extensions "extensions": Vec<Extension>,
     }
 
     /// The image of another part.
     pub struct ComponentImage {
         /// Its name.
-        key: Option<String>,
+        key "key": Option<String>,
         /// The image.
-        image: Option<String>,
+        image "image": Option<String>,
     }
 }
 

@@ -1,8 +1,15 @@
 //! The one shape of all user-facing types: every field may be absent, and what is absent is not
 //! written back. A schema tells what is required; a type that refuses to be read would stop the
 //! operator's watch for all clusters.
+//!
+//! The conversions are written by macro and not derived: for more than a hundred types serde's and
+//! schemars' derived code makes this crate, on which all others wait, several times slower to build.
 
 use std::collections::BTreeMap;
+
+use schemars::Schema;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
 
 /// A value that may be absent from the JSON.
 pub(crate) trait Absent {
@@ -28,28 +35,97 @@ impl<K, V> Absent for BTreeMap<K, V> {
     }
 }
 
-/// [`Absent::absent`] as serde wants it.
-pub(crate) fn absent<T: Absent>(value: &T) -> bool {
-    value.absent()
+/// Takes a field out of an object; an absent one has its default. The error names the field, so
+/// that errors of nested fields read as a path.
+pub(crate) fn take<T: DeserializeOwned + Default>(
+    fields: &mut Map<String, Value>,
+    name: &str,
+) -> Result<T, String> {
+    match fields.remove(name) {
+        None | Some(Value::Null) => Ok(T::default()),
+        Some(value) => serde_json::from_value(value).map_err(|error| format!("{name}: {error}")),
+    }
 }
 
-/// Declares structs whose every field is an `Option`, a `Vec` or a `BTreeMap`.
+/// The schema of an object from its description and its fields' names, descriptions and schemas.
+pub(crate) fn object_schema(description: &str, fields: Vec<(&str, &str, Schema)>) -> Schema {
+    let mut properties = Map::new();
+    for (name, description, schema) in fields {
+        let mut schema = match schema.to_value() {
+            Value::Object(keywords) => keywords,
+            // `true`: anything.
+            _ => Map::new(),
+        };
+        schema.insert("description".to_owned(), json!(description.trim()));
+        properties.insert(name.to_owned(), Value::Object(schema));
+    }
+    let mut schema = Schema::default();
+    schema.insert("description".to_owned(), json!(description.trim()));
+    schema.insert("type".to_owned(), json!("object"));
+    schema.insert("properties".to_owned(), Value::Object(properties));
+    schema
+}
+
+/// The schema of a choice between words.
+pub(crate) fn words_schema(words: &[&str]) -> Schema {
+    let mut schema = Schema::default();
+    schema.insert("type".to_owned(), json!("string"));
+    schema.insert("enum".to_owned(), json!(words));
+    schema
+}
+
+/// Declares structs whose every field is an `Option`, a `Vec` or a `BTreeMap`, with its name in the
+/// JSON beside it.
 macro_rules! record {
     ($(
-        $(#[$meta:meta])*
+        $(#[doc = $doc:literal])*
         pub struct $name:ident {
-            $( $(#[$field_meta:meta])* $field:ident: $type:ty, )*
+            $( $(#[doc = $field_doc:literal])* $field:ident $json:literal: $type:ty, )*
         }
     )*) => { $(
-        $(#[$meta])*
-        #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-        #[serde(rename_all = "camelCase", default)]
+        $(#[doc = $doc])*
+        #[derive(Clone, Debug, Default, PartialEq)]
         pub struct $name {
-            $(
-                $(#[$field_meta])*
-                #[serde(skip_serializing_if = "crate::record::absent")]
-                pub $field: $type,
-            )*
+            $( $(#[doc = $field_doc])* pub $field: $type, )*
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let mut map = serializer.serialize_map(None)?;
+                $(
+                    if !crate::record::Absent::absent(&self.$field) {
+                        serde::ser::SerializeMap::serialize_entry(&mut map, $json, &self.$field)?;
+                    }
+                )*
+                serde::ser::SerializeMap::end(map)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let mut fields = serde_json::Map::deserialize(deserializer)?;
+                Ok(Self {
+                    $(
+                        $field: crate::record::take(&mut fields, $json)
+                            .map_err(<D::Error as serde::de::Error>::custom)?,
+                    )*
+                })
+            }
+        }
+
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                crate::record::object_schema(
+                    concat!($($doc),*),
+                    vec![$(
+                        ($json, concat!($($field_doc),*), generator.subschema_for::<$type>()),
+                    )*],
+                )
+            }
         }
     )* };
 }
@@ -63,9 +139,9 @@ macro_rules! words {
         }
     )*) => { $(
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum $name {
-            $( $(#[$variant_meta])* #[serde(rename = $word)] $variant, )*
+            $( $(#[$variant_meta])* $variant, )*
         }
 
         impl $name {
@@ -83,7 +159,67 @@ macro_rules! words {
                 f.write_str(self.word())
             }
         }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.word())
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let word = String::deserialize(deserializer)?;
+                Self::ALL.iter().find(|value| value.word() == word).copied().ok_or_else(|| {
+                    <D::Error as serde::de::Error>::unknown_variant(&word, &[$($word),*])
+                })
+            }
+        }
+
+        impl schemars::JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                crate::record::words_schema(&[$($word),*])
+            }
+        }
     )* };
 }
 
 pub(crate) use {record, words};
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::cluster::{ClusterSpec, LogLevel};
+
+    #[test]
+    fn an_error_names_the_path_of_the_field() {
+        let spec = json!({ "storage": { "size": 3 } });
+        let error = serde_json::from_value::<ClusterSpec>(spec).unwrap_err().to_string();
+        assert!(error.starts_with("storage: size: "), "{error}");
+        let spec = json!({ "logLevel": "loud" });
+        let error = serde_json::from_value::<ClusterSpec>(spec).unwrap_err().to_string();
+        assert!(error.contains("loud") && error.contains("trace"), "{error}");
+    }
+
+    #[test]
+    fn a_spec_is_written_as_it_was_read() {
+        let spec = json!({
+            "instances": 3,
+            "postgresUID": 26,
+            "logLevel": "debug",
+            "postgresql": { "pg_hba": ["local all all peer"], "parameters": { "a": "b" } },
+            "storage": { "size": "1Gi", "retainPolicy": "keep" },
+        });
+        let read: ClusterSpec = serde_json::from_value(spec.clone()).unwrap();
+        assert_eq!(read.log_level, Some(LogLevel::Debug));
+        assert_eq!(serde_json::to_value(&read).unwrap(), spec);
+    }
+}

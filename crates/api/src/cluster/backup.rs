@@ -10,139 +10,135 @@ record! {
     /// Backups.
     pub struct Backup {
         /// Which instance backups are taken from.
-        target: Option<BackupTarget>,
+        target "target": Option<BackupTarget>,
         /// How long backups are kept: a number and d, w or m.
-        retention_policy: Option<String>,
+        retention_policy "retentionPolicy": Option<String>,
         /// Backups by volume snapshots.
-        volume_snapshot: Option<VolumeSnapshotConfiguration>,
+        volume_snapshot "volumeSnapshot": Option<VolumeSnapshotConfiguration>,
         /// Backups and WAL on an object store.
-        barman_object_store: Option<BarmanObjectStore>,
+        barman_object_store "barmanObjectStore": Option<BarmanObjectStore>,
     }
 
     /// Backups by volume snapshots.
     pub struct VolumeSnapshotConfiguration {
         /// Labels of the snapshots.
-        labels: BTreeMap<String, String>,
+        labels "labels": BTreeMap<String, String>,
         /// Annotations of the snapshots.
-        annotations: BTreeMap<String, String>,
+        annotations "annotations": BTreeMap<String, String>,
         /// Snapshot class.
-        class_name: Option<String>,
+        class_name "className": Option<String>,
         /// Snapshot class of WAL volumes.
-        wal_class_name: Option<String>,
+        wal_class_name "walClassName": Option<String>,
         /// Snapshot class of tablespaces by name.
-        tablespace_class_name: BTreeMap<String, String>,
+        tablespace_class_name "tablespaceClassName": BTreeMap<String, String>,
         /// Who owns the snapshots.
-        snapshot_owner_reference: Option<SnapshotOwnerReference>,
+        snapshot_owner_reference "snapshotOwnerReference": Option<SnapshotOwnerReference>,
         /// Taken while PostgreSQL runs.
-        online: Option<bool>,
+        online "online": Option<bool>,
         /// Options of backups taken while PostgreSQL runs.
-        online_configuration: Option<OnlineConfiguration>,
+        online_configuration "onlineConfiguration": Option<OnlineConfiguration>,
     }
 
     /// Options of backups taken while PostgreSQL runs.
     pub struct OnlineConfiguration {
         /// Wait until the WAL is archived.
-        wait_for_archive: Option<bool>,
+        wait_for_archive "waitForArchive": Option<bool>,
         /// Begin with a checkpoint at full speed.
-        immediate_checkpoint: Option<bool>,
+        immediate_checkpoint "immediateCheckpoint": Option<bool>,
     }
 
     /// Backups and WAL on an object store, in the layout of Barman Cloud.
     pub struct BarmanObjectStore {
         /// URL of the directory.
-        destination_path: Option<String>,
+        destination_path "destinationPath": Option<String>,
         /// URL of the service.
-        #[serde(rename = "endpointURL")]
-        endpoint_url: Option<String>,
+        endpoint_url "endpointURL": Option<String>,
         /// CA of the service.
-        #[serde(rename = "endpointCA")]
-        endpoint_ca: Option<SecretKeySelector>,
+        endpoint_ca "endpointCA": Option<SecretKeySelector>,
         /// Name of the server in the store; the cluster's name if absent.
-        server_name: Option<String>,
+        server_name "serverName": Option<String>,
         /// Tags of objects.
-        tags: BTreeMap<String, String>,
+        tags "tags": BTreeMap<String, String>,
         /// Tags of history files.
-        history_tags: BTreeMap<String, String>,
+        history_tags "historyTags": BTreeMap<String, String>,
         /// Credentials of S3.
-        s3_credentials: Option<S3Credentials>,
+        s3_credentials "s3Credentials": Option<S3Credentials>,
         /// Credentials of Azure.
-        azure_credentials: Option<AzureCredentials>,
+        azure_credentials "azureCredentials": Option<AzureCredentials>,
         /// Credentials of Google.
-        google_credentials: Option<GoogleCredentials>,
+        google_credentials "googleCredentials": Option<GoogleCredentials>,
         /// Base backups.
-        data: Option<BarmanData>,
+        data "data": Option<BarmanData>,
         /// WAL.
-        wal: Option<BarmanWal>,
+        wal "wal": Option<BarmanWal>,
     }
 
     /// Credentials of S3.
     pub struct S3Credentials {
         /// Access key id.
-        access_key_id: Option<SecretKeySelector>,
+        access_key_id "accessKeyId": Option<SecretKeySelector>,
         /// Secret access key.
-        secret_access_key: Option<SecretKeySelector>,
+        secret_access_key "secretAccessKey": Option<SecretKeySelector>,
         /// Session token.
-        session_token: Option<SecretKeySelector>,
+        session_token "sessionToken": Option<SecretKeySelector>,
         /// Region.
-        region: Option<SecretKeySelector>,
+        region "region": Option<SecretKeySelector>,
         /// Use the role of the pod.
-        #[serde(rename = "inheritFromIAMRole")]
-        inherit_from_iam_role: Option<bool>,
+        inherit_from_iam_role "inheritFromIAMRole": Option<bool>,
     }
 
     /// Credentials of Azure.
     pub struct AzureCredentials {
         /// Connection string.
-        connection_string: Option<SecretKeySelector>,
+        connection_string "connectionString": Option<SecretKeySelector>,
         /// Storage account.
-        storage_account: Option<SecretKeySelector>,
+        storage_account "storageAccount": Option<SecretKeySelector>,
         /// Key of the account.
-        storage_key: Option<SecretKeySelector>,
+        storage_key "storageKey": Option<SecretKeySelector>,
         /// Token of the account.
-        storage_sas_token: Option<SecretKeySelector>,
+        storage_sas_token "storageSasToken": Option<SecretKeySelector>,
         /// Use the identity of the pod.
-        #[serde(rename = "inheritFromAzureAD")]
-        inherit_from_azure_ad: Option<bool>,
+        inherit_from_azure_ad "inheritFromAzureAD": Option<bool>,
         /// Use Azure's chain of default credentials.
-        use_default_azure_credentials: Option<bool>,
+        use_default_azure_credentials "useDefaultAzureCredentials": Option<bool>,
     }
 
     /// Credentials of Google.
     pub struct GoogleCredentials {
         /// The file of the application's credentials.
-        application_credentials: Option<SecretKeySelector>,
+        application_credentials "applicationCredentials": Option<SecretKeySelector>,
         /// Use the identity of the pod.
-        gke_environment: Option<bool>,
+        gke_environment "gkeEnvironment": Option<bool>,
     }
 
     /// Base backups.
     pub struct BarmanData {
         /// Compression.
-        compression: Option<DataCompression>,
+        compression "compression": Option<DataCompression>,
         /// Encryption by the service.
-        encryption: Option<Encryption>,
+        encryption "encryption": Option<Encryption>,
         /// Begin with a checkpoint at full speed.
-        immediate_checkpoint: Option<bool>,
+        immediate_checkpoint "immediateCheckpoint": Option<bool>,
         /// Parallel uploads.
-        jobs: Option<i32>,
+        jobs "jobs": Option<i32>,
         /// More arguments of the backup.
-        additional_command_args: Vec<String>,
+        additional_command_args "additionalCommandArgs": Vec<String>,
         /// More arguments of the restore.
-        restore_additional_command_args: Vec<String>,
+        restore_additional_command_args "restoreAdditionalCommandArgs": Vec<String>,
     }
 
     /// WAL.
     pub struct BarmanWal {
         /// Compression.
-        compression: Option<WalCompression>,
+        compression "compression": Option<WalCompression>,
         /// Encryption by the service.
-        encryption: Option<Encryption>,
+        encryption "encryption": Option<Encryption>,
         /// Parallel uploads.
-        max_parallel: Option<i32>,
+        max_parallel "maxParallel": Option<i32>,
         /// More arguments of the archive.
-        archive_additional_command_args: Vec<String>,
+        archive_additional_command_args "archiveAdditionalCommandArgs": Vec<String>,
         /// More arguments of the restore.
-        restore_additional_command_args: Vec<String>,
+        restore_additional_command_args "restoreAdditionalCommandArgs": Vec<String>,
     }
 }
 

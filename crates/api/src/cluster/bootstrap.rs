@@ -11,188 +11,173 @@ record! {
     /// Where the data comes from; one of the three.
     pub struct Bootstrap {
         /// A new database cluster.
-        initdb: Option<BootstrapInitdb>,
+        initdb "initdb": Option<BootstrapInitdb>,
         /// A backup.
-        recovery: Option<BootstrapRecovery>,
+        recovery "recovery": Option<BootstrapRecovery>,
         /// A copy of a running server.
-        #[serde(rename = "pg_basebackup")]
-        pg_basebackup: Option<BootstrapBasebackup>,
+        pg_basebackup "pg_basebackup": Option<BootstrapBasebackup>,
     }
 
     /// A new database cluster.
     pub struct BootstrapInitdb {
         /// The application's database; `app` if absent.
-        database: Option<String>,
+        database "database": Option<String>,
         /// The role that owns it; the database's name if absent.
-        owner: Option<String>,
+        owner "owner": Option<String>,
         /// Secret (kubernetes.io/basic-auth) with the owner's name and password; made if absent.
-        secret: Option<LocalObjectReference>,
+        secret "secret": Option<LocalObjectReference>,
         /// Arguments of initdb. Deprecated: the fields below say the same.
-        options: Vec<String>,
+        options "options": Vec<String>,
         /// Page checksums; on unless false is written.
-        data_checksums: Option<bool>,
+        data_checksums "dataChecksums": Option<bool>,
         /// Encoding; UTF8 if absent.
-        encoding: Option<String>,
+        encoding "encoding": Option<String>,
         /// LC_COLLATE; C if absent.
-        locale_collate: Option<String>,
+        locale_collate "localeCollate": Option<String>,
         /// LC_CTYPE; C if absent.
-        #[serde(rename = "localeCType")]
-        locale_ctype: Option<String>,
+        locale_ctype "localeCType": Option<String>,
         /// Locale of all categories not named otherwise.
-        locale: Option<String>,
+        locale "locale": Option<String>,
         /// Provider of collations (PostgreSQL 15 and later).
-        locale_provider: Option<LocaleProvider>,
+        locale_provider "localeProvider": Option<LocaleProvider>,
         /// ICU locale; with provider icu alone.
-        icu_locale: Option<String>,
+        icu_locale "icuLocale": Option<String>,
         /// ICU rules (PostgreSQL 16 and later); with provider icu alone.
-        icu_rules: Option<String>,
+        icu_rules "icuRules": Option<String>,
         /// Locale of the builtin provider (PostgreSQL 17 and later); with provider builtin alone.
-        builtin_locale: Option<String>,
+        builtin_locale "builtinLocale": Option<String>,
         /// Size of a WAL segment in megabytes: a power of two from 1 to 1024.
-        wal_segment_size: Option<i32>,
+        wal_segment_size "walSegmentSize": Option<i32>,
         /// SQL run as superuser in database postgres.
-        #[serde(rename = "postInitSQL")]
-        post_init_sql: Vec<String>,
+        post_init_sql "postInitSQL": Vec<String>,
         /// SQL run as superuser in the application's database.
-        #[serde(rename = "postInitApplicationSQL")]
-        post_init_application_sql: Vec<String>,
+        post_init_application_sql "postInitApplicationSQL": Vec<String>,
         /// SQL run as superuser in database template1.
-        #[serde(rename = "postInitTemplateSQL")]
-        post_init_template_sql: Vec<String>,
+        post_init_template_sql "postInitTemplateSQL": Vec<String>,
         /// SQL from Secrets and ConfigMaps, after postInitSQL.
-        #[serde(rename = "postInitSQLRefs")]
-        post_init_sql_refs: Option<SqlRefs>,
+        post_init_sql_refs "postInitSQLRefs": Option<SqlRefs>,
         /// SQL from Secrets and ConfigMaps, after postInitApplicationSQL.
-        #[serde(rename = "postInitApplicationSQLRefs")]
-        post_init_application_sql_refs: Option<SqlRefs>,
+        post_init_application_sql_refs "postInitApplicationSQLRefs": Option<SqlRefs>,
         /// SQL from Secrets and ConfigMaps, after postInitTemplateSQL.
-        #[serde(rename = "postInitTemplateSQLRefs")]
-        post_init_template_sql_refs: Option<SqlRefs>,
+        post_init_template_sql_refs "postInitTemplateSQLRefs": Option<SqlRefs>,
         /// Databases copied by pg_dump from another server.
-        import: Option<Import>,
+        import "import": Option<Import>,
     }
 
     /// SQL in Secrets and ConfigMaps; all Secrets first.
     pub struct SqlRefs {
         /// Keys of Secrets.
-        secret_refs: Vec<KeySelector>,
+        secret_refs "secretRefs": Vec<KeySelector>,
         /// Keys of ConfigMaps.
-        config_map_refs: Vec<KeySelector>,
+        config_map_refs "configMapRefs": Vec<KeySelector>,
     }
 
     /// A key of a Secret or ConfigMap.
     pub struct KeySelector {
         /// Name of the object.
-        name: Option<String>,
+        name "name": Option<String>,
         /// Key in its data.
-        key: Option<String>,
+        key "key": Option<String>,
     }
 
     /// Databases copied by pg_dump.
     pub struct Import {
         /// One database into ours, or several with their roles.
-        #[serde(rename = "type")]
-        kind: Option<ImportType>,
+        kind "type": Option<ImportType>,
         /// The server.
-        source: Option<ImportSource>,
+        source "source": Option<ImportSource>,
         /// Databases; `*` is all.
-        databases: Vec<String>,
+        databases "databases": Vec<String>,
         /// Roles; `*` is all.
-        roles: Vec<String>,
+        roles "roles": Vec<String>,
         /// SQL run as superuser after the import.
-        #[serde(rename = "postImportApplicationSQL")]
-        post_import_application_sql: Vec<String>,
+        post_import_application_sql "postImportApplicationSQL": Vec<String>,
         /// Only the schema.
-        schema_only: Option<bool>,
+        schema_only "schemaOnly": Option<bool>,
         /// Arguments of pg_dump.
-        pg_dump_extra_options: Vec<String>,
+        pg_dump_extra_options "pgDumpExtraOptions": Vec<String>,
         /// Arguments of every pg_restore.
-        pg_restore_extra_options: Vec<String>,
+        pg_restore_extra_options "pgRestoreExtraOptions": Vec<String>,
         /// Arguments of pg_restore of the pre-data section.
-        pg_restore_predata_options: Vec<String>,
+        pg_restore_predata_options "pgRestorePredataOptions": Vec<String>,
         /// Arguments of pg_restore of the data section.
-        pg_restore_data_options: Vec<String>,
+        pg_restore_data_options "pgRestoreDataOptions": Vec<String>,
         /// Arguments of pg_restore of the post-data section.
-        pg_restore_postdata_options: Vec<String>,
+        pg_restore_postdata_options "pgRestorePostdataOptions": Vec<String>,
     }
 
     /// The server that is imported from.
     pub struct ImportSource {
         /// Name in externalClusters.
-        external_cluster: Option<String>,
+        external_cluster "externalCluster": Option<String>,
     }
 
     /// A backup to recover from.
     pub struct BootstrapRecovery {
         /// A Backup object.
-        backup: Option<BackupSource>,
+        backup "backup": Option<BackupSource>,
         /// Name in externalClusters.
-        source: Option<String>,
+        source "source": Option<String>,
         /// Snapshots of volumes.
-        volume_snapshots: Option<DataSource>,
+        volume_snapshots "volumeSnapshots": Option<DataSource>,
         /// Where recovery ends; the end of the archive if absent.
-        recovery_target: Option<RecoveryTarget>,
+        recovery_target "recoveryTarget": Option<RecoveryTarget>,
         /// The application's database.
-        database: Option<String>,
+        database "database": Option<String>,
         /// The role that owns it.
-        owner: Option<String>,
+        owner "owner": Option<String>,
         /// Secret with the owner's name and password.
-        secret: Option<LocalObjectReference>,
+        secret "secret": Option<LocalObjectReference>,
     }
 
     /// A Backup object.
     pub struct BackupSource {
         /// Its name.
-        name: Option<String>,
+        name "name": Option<String>,
         /// CA of the object store.
-        #[serde(rename = "endpointCA")]
-        endpoint_ca: Option<SecretKeySelector>,
+        endpoint_ca "endpointCA": Option<SecretKeySelector>,
     }
 
     /// Snapshots (VolumeSnapshot) or volumes (PersistentVolumeClaim) to start from.
     pub struct DataSource {
         /// The data.
-        storage: Option<TypedLocalObjectReference>,
+        storage "storage": Option<TypedLocalObjectReference>,
         /// The WAL.
-        wal_storage: Option<TypedLocalObjectReference>,
+        wal_storage "walStorage": Option<TypedLocalObjectReference>,
         /// The tablespaces by name.
-        tablespace_storage: BTreeMap<String, TypedLocalObjectReference>,
+        tablespace_storage "tablespaceStorage": BTreeMap<String, TypedLocalObjectReference>,
     }
 
     /// Where recovery ends; at most one of the targets.
     pub struct RecoveryTarget {
         /// Which backup to start from.
-        #[serde(rename = "backupID")]
-        backup_id: Option<String>,
+        backup_id "backupID": Option<String>,
         /// Timeline: a number, `latest` or `current`.
-        #[serde(rename = "targetTLI")]
-        target_tli: Option<String>,
+        target_tli "targetTLI": Option<String>,
         /// Transaction id.
-        #[serde(rename = "targetXID")]
-        target_xid: Option<String>,
+        target_xid "targetXID": Option<String>,
         /// Name of a restore point.
-        target_name: Option<String>,
+        target_name "targetName": Option<String>,
         /// Position in the WAL.
-        #[serde(rename = "targetLSN")]
-        target_lsn: Option<String>,
+        target_lsn "targetLSN": Option<String>,
         /// Time, RFC 3339 or as PostgreSQL writes it.
-        target_time: Option<String>,
+        target_time "targetTime": Option<String>,
         /// As soon as the backup is consistent.
-        target_immediate: Option<bool>,
+        target_immediate "targetImmediate": Option<bool>,
         /// Stop just before the target.
-        exclusive: Option<bool>,
+        exclusive "exclusive": Option<bool>,
     }
 
     /// A copy of a running server.
     pub struct BootstrapBasebackup {
         /// Name in externalClusters.
-        source: Option<String>,
+        source "source": Option<String>,
         /// The application's database.
-        database: Option<String>,
+        database "database": Option<String>,
         /// The role that owns it.
-        owner: Option<String>,
+        owner "owner": Option<String>,
         /// Secret with the owner's name and password.
-        secret: Option<LocalObjectReference>,
+        secret "secret": Option<LocalObjectReference>,
     }
 }
 

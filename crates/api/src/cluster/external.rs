@@ -11,33 +11,32 @@ record! {
     /// Another PostgreSQL server that this cluster reads from.
     pub struct ExternalCluster {
         /// The name used elsewhere in the spec.
-        name: Option<String>,
+        name "name": Option<String>,
         /// libpq's parameters, without the password.
-        connection_parameters: BTreeMap<String, String>,
+        connection_parameters "connectionParameters": BTreeMap<String, String>,
         /// Client certificate.
-        ssl_cert: Option<SecretKeySelector>,
+        ssl_cert "sslCert": Option<SecretKeySelector>,
         /// Key of the client certificate.
-        ssl_key: Option<SecretKeySelector>,
+        ssl_key "sslKey": Option<SecretKeySelector>,
         /// CA of the server.
-        ssl_root_cert: Option<SecretKeySelector>,
+        ssl_root_cert "sslRootCert": Option<SecretKeySelector>,
         /// Password.
-        password: Option<SecretKeySelector>,
+        password "password": Option<SecretKeySelector>,
         /// Its backups on an object store.
-        barman_object_store: Option<BarmanObjectStore>,
+        barman_object_store "barmanObjectStore": Option<BarmanObjectStore>,
         /// Its backups through a plugin.
-        plugin: Option<Plugin>,
+        plugin "plugin": Option<Plugin>,
     }
 
     /// A plugin by the CNPG-I interface.
     pub struct Plugin {
         /// Its name.
-        name: Option<String>,
+        name "name": Option<String>,
         /// Is it used.
-        enabled: Option<bool>,
+        enabled "enabled": Option<bool>,
         /// Does it archive WAL.
-        #[serde(rename = "isWALArchiver")]
-        is_wal_archiver: Option<bool>,
+        is_wal_archiver "isWALArchiver": Option<bool>,
         /// Its parameters.
-        parameters: BTreeMap<String, String>,
+        parameters "parameters": BTreeMap<String, String>,
     }
 }

@@ -10,85 +10,85 @@ record! {
     /// Roles and Services that the operator keeps.
     pub struct Managed {
         /// Roles.
-        roles: Vec<RoleConfiguration>,
+        roles "roles": Vec<RoleConfiguration>,
         /// Services.
-        services: Option<ManagedServices>,
+        services "services": Option<ManagedServices>,
     }
 
     /// A role of PostgreSQL.
     pub struct RoleConfiguration {
         /// Its name.
-        name: Option<String>,
+        name "name": Option<String>,
         /// Its comment.
-        comment: Option<String>,
+        comment "comment": Option<String>,
         /// Is it there.
-        ensure: Option<Ensure>,
+        ensure "ensure": Option<Ensure>,
         /// Secret (kubernetes.io/basic-auth) with name and password; without it the password is left alone.
-        password_secret: Option<LocalObjectReference>,
+        password_secret "passwordSecret": Option<LocalObjectReference>,
         /// Greatest number of connections; -1 is no limit.
-        connection_limit: Option<i64>,
+        connection_limit "connectionLimit": Option<i64>,
         /// Until when the password is good, RFC 3339.
-        valid_until: Option<String>,
+        valid_until "validUntil": Option<String>,
         /// Roles of which it is a member.
-        in_roles: Vec<String>,
+        in_roles "inRoles": Vec<String>,
         /// Does it have the rights of these roles.
-        inherit: Option<bool>,
+        inherit "inherit": Option<bool>,
         /// Set the password to NULL.
-        disable_password: Option<bool>,
+        disable_password "disablePassword": Option<bool>,
         /// SUPERUSER.
-        superuser: Option<bool>,
+        superuser "superuser": Option<bool>,
         /// CREATEDB.
-        createdb: Option<bool>,
+        createdb "createdb": Option<bool>,
         /// CREATEROLE.
-        createrole: Option<bool>,
+        createrole "createrole": Option<bool>,
         /// LOGIN.
-        login: Option<bool>,
+        login "login": Option<bool>,
         /// REPLICATION.
-        replication: Option<bool>,
+        replication "replication": Option<bool>,
         /// BYPASSRLS.
-        bypassrls: Option<bool>,
+        bypassrls "bypassrls": Option<bool>,
     }
 
     /// Services.
     pub struct ManagedServices {
         /// Of `r` and `ro`, those that are not made.
-        disabled_default_services: Vec<ServiceSelectorType>,
+        disabled_default_services "disabledDefaultServices": Vec<ServiceSelectorType>,
         /// More Services.
-        additional: Vec<ManagedService>,
+        additional "additional": Vec<ManagedService>,
     }
 
     /// A Service of the user's.
     pub struct ManagedService {
         /// Which instances.
-        selector_type: Option<ServiceSelectorType>,
+        selector_type "selectorType": Option<ServiceSelectorType>,
         /// How a change is applied.
-        update_strategy: Option<ServiceUpdateStrategy>,
+        update_strategy "updateStrategy": Option<ServiceUpdateStrategy>,
         /// What it is made from.
-        service_template: Option<ServiceTemplate>,
+        service_template "serviceTemplate": Option<ServiceTemplate>,
     }
 
     /// What a Service is made from.
     pub struct ServiceTemplate {
         /// Its metadata.
-        metadata: Option<TemplateMetadata>,
+        metadata "metadata": Option<TemplateMetadata>,
         /// Its spec, without a selector.
-        spec: Option<ServiceSpec>,
+        spec "spec": Option<ServiceSpec>,
     }
 
     /// What a ServiceAccount is made from.
     pub struct ServiceAccountTemplate {
         /// Its metadata.
-        metadata: Option<TemplateMetadata>,
+        metadata "metadata": Option<TemplateMetadata>,
     }
 
     /// Metadata of what is made.
     pub struct TemplateMetadata {
         /// Name, where one may be chosen.
-        name: Option<String>,
+        name "name": Option<String>,
         /// Labels.
-        labels: BTreeMap<String, String>,
+        labels "labels": BTreeMap<String, String>,
         /// Annotations.
-        annotations: BTreeMap<String, String>,
+        annotations "annotations": BTreeMap<String, String>,
     }
 }
 

@@ -7,54 +7,52 @@ record! {
     /// Metrics.
     pub struct Monitoring {
         /// Leave the default queries out.
-        disable_default_queries: Option<bool>,
+        disable_default_queries "disableDefaultQueries": Option<bool>,
         /// Queries in ConfigMaps.
-        custom_queries_config_map: Vec<KeySelector>,
+        custom_queries_config_map "customQueriesConfigMap": Vec<KeySelector>,
         /// Queries in Secrets.
-        custom_queries_secret: Vec<KeySelector>,
+        custom_queries_secret "customQueriesSecret": Vec<KeySelector>,
         /// How long a result is used again: a duration such as 30s.
-        #[serde(rename = "metricsQueriesTTL")]
-        metrics_queries_ttl: Option<String>,
+        metrics_queries_ttl "metricsQueriesTTL": Option<String>,
         /// TLS of the metrics port.
-        tls: Option<MonitoringTls>,
+        tls "tls": Option<MonitoringTls>,
         /// Make a PodMonitor. Deprecated.
-        enable_pod_monitor: Option<bool>,
+        enable_pod_monitor "enablePodMonitor": Option<bool>,
         /// Relabelings of the PodMonitor's metrics. Deprecated.
-        pod_monitor_metric_relabelings: Vec<RelabelConfig>,
+        pod_monitor_metric_relabelings "podMonitorMetricRelabelings": Vec<RelabelConfig>,
         /// Relabelings of the PodMonitor's targets. Deprecated.
-        pod_monitor_relabelings: Vec<RelabelConfig>,
+        pod_monitor_relabelings "podMonitorRelabelings": Vec<RelabelConfig>,
     }
 
     /// TLS of the metrics port.
     pub struct MonitoringTls {
         /// Is it used.
-        enabled: Option<bool>,
+        enabled "enabled": Option<bool>,
     }
 
     /// A relabeling of Prometheus.
     pub struct RelabelConfig {
         /// What is done.
-        action: Option<String>,
+        action "action": Option<String>,
         /// Modulus of the hash.
-        modulus: Option<i64>,
+        modulus "modulus": Option<i64>,
         /// Regular expression.
-        regex: Option<String>,
+        regex "regex": Option<String>,
         /// What a match becomes.
-        replacement: Option<String>,
+        replacement "replacement": Option<String>,
         /// Between the source labels' values.
-        separator: Option<String>,
+        separator "separator": Option<String>,
         /// Labels that are read.
-        source_labels: Vec<String>,
+        source_labels "sourceLabels": Vec<String>,
         /// Label that is written.
-        target_label: Option<String>,
+        target_label "targetLabel": Option<String>,
     }
 
     /// A node is in maintenance.
     pub struct NodeMaintenanceWindow {
         /// Is it so now.
-        in_progress: Option<bool>,
+        in_progress "inProgress": Option<bool>,
         /// Wait for the volumes on the node.
-        #[serde(rename = "reusePVC")]
-        reuse_pvc: Option<bool>,
+        reuse_pvc "reusePVC": Option<bool>,
     }
 }

@@ -10,21 +10,21 @@ record! {
     /// On which nodes pods run.
     pub struct Affinity {
         /// Do instances of one cluster keep apart.
-        enable_pod_anti_affinity: Option<bool>,
+        enable_pod_anti_affinity "enablePodAntiAffinity": Option<bool>,
         /// Label of nodes that says what apart means.
-        topology_key: Option<String>,
+        topology_key "topologyKey": Option<String>,
         /// Labels of nodes.
-        node_selector: BTreeMap<String, String>,
+        node_selector "nodeSelector": BTreeMap<String, String>,
         /// Rules about nodes.
-        node_affinity: Option<NodeAffinity>,
+        node_affinity "nodeAffinity": Option<NodeAffinity>,
         /// Taints of nodes that are tolerated.
-        tolerations: Vec<Toleration>,
+        tolerations "tolerations": Vec<Toleration>,
         /// Must instances keep apart, or should they.
-        pod_anti_affinity_type: Option<PodAntiAffinityType>,
+        pod_anti_affinity_type "podAntiAffinityType": Option<PodAntiAffinityType>,
         /// More rules about pods to keep away from.
-        additional_pod_anti_affinity: Option<PodAntiAffinity>,
+        additional_pod_anti_affinity "additionalPodAntiAffinity": Option<PodAntiAffinity>,
         /// More rules about pods to be near to.
-        additional_pod_affinity: Option<PodAffinity>,
+        additional_pod_affinity "additionalPodAffinity": Option<PodAffinity>,
     }
 }
 

@@ -10,128 +10,119 @@ record! {
     /// Configuration of PostgreSQL.
     pub struct PostgresConfiguration {
         /// Parameters as in postgresql.conf.
-        parameters: BTreeMap<String, String>,
+        parameters "parameters": BTreeMap<String, String>,
         /// Synchronous replication.
-        synchronous: Option<SynchronousReplication>,
+        synchronous "synchronous": Option<SynchronousReplication>,
         /// Lines of pg_hba.conf, between the fixed first and last ones.
-        #[serde(rename = "pg_hba")]
-        pg_hba: Vec<String>,
+        pg_hba "pg_hba": Vec<String>,
         /// Lines of pg_ident.conf.
-        #[serde(rename = "pg_ident")]
-        pg_ident: Vec<String>,
+        pg_ident "pg_ident": Vec<String>,
         /// Older form of failure domains for synchronous standbys.
-        sync_replica_election_constraint: Option<SyncReplicaElectionConstraint>,
+        sync_replica_election_constraint "syncReplicaElectionConstraint": Option<SyncReplicaElectionConstraint>,
         /// Libraries loaded at start, before those that the operator adds.
-        #[serde(rename = "shared_preload_libraries")]
-        shared_preload_libraries: Vec<String>,
+        shared_preload_libraries "shared_preload_libraries": Vec<String>,
         /// Authentication by LDAP.
-        ldap: Option<Ldap>,
+        ldap "ldap": Option<Ldap>,
         /// Seconds that a promotion may take.
-        promotion_timeout: Option<i32>,
+        promotion_timeout "promotionTimeout": Option<i32>,
         /// May users run ALTER SYSTEM.
-        enable_alter_system: Option<bool>,
+        enable_alter_system "enableAlterSystem": Option<bool>,
         /// Extensions in images of their own (PostgreSQL 18 and later).
-        extensions: Vec<Extension>,
+        extensions "extensions": Vec<Extension>,
     }
 
     /// Synchronous replication.
     pub struct SynchronousReplication {
         /// `any`: a quorum; `first`: by priority. Members of the cluster are always arranged as a quorum.
-        method: Option<SynchronousMethod>,
+        method "method": Option<SynchronousMethod>,
         /// How many standbys acknowledge a commit.
-        number: Option<i32>,
+        number "number": Option<i32>,
         /// At most so many members of the cluster are listed.
-        max_standby_names_from_cluster: Option<i32>,
+        max_standby_names_from_cluster "maxStandbyNamesFromCluster": Option<i32>,
         /// Standbys outside the cluster, before its members.
-        standby_names_pre: Vec<String>,
+        standby_names_pre "standbyNamesPre": Vec<String>,
         /// Standbys outside the cluster, after its members.
-        standby_names_post: Vec<String>,
+        standby_names_post "standbyNamesPost": Vec<String>,
         /// `required`: commits wait while standbys are missing; `preferred`: with those that are there.
-        data_durability: Option<DataDurability>,
+        data_durability "dataDurability": Option<DataDurability>,
         /// Is a failover checked against the quorum. Ours always is.
-        failover_quorum: Option<bool>,
+        failover_quorum "failoverQuorum": Option<bool>,
         /// Labels of pods that name a failure domain. Not together with nodeFailureDomainKeys.
-        pod_failure_domain_keys: Vec<String>,
+        pod_failure_domain_keys "podFailureDomainKeys": Vec<String>,
         /// Labels of nodes that name a failure domain.
-        node_failure_domain_keys: Vec<String>,
+        node_failure_domain_keys "nodeFailureDomainKeys": Vec<String>,
     }
 
     /// Older form of failure domains.
     pub struct SyncReplicaElectionConstraint {
         /// Is it used.
-        enabled: Option<bool>,
+        enabled "enabled": Option<bool>,
         /// Labels of nodes in which the primary and a synchronous standby differ.
-        node_labels_anti_affinity: Vec<String>,
+        node_labels_anti_affinity "nodeLabelsAntiAffinity": Vec<String>,
     }
 
     /// Authentication by LDAP.
     pub struct Ldap {
         /// Host.
-        server: Option<String>,
+        server "server": Option<String>,
         /// Port.
-        port: Option<i32>,
+        port "port": Option<i32>,
         /// ldap or ldaps.
-        scheme: Option<LdapScheme>,
+        scheme "scheme": Option<LdapScheme>,
         /// StartTLS.
-        tls: Option<bool>,
+        tls "tls": Option<bool>,
         /// Simple bind.
-        bind_as_auth: Option<LdapBindAsAuth>,
+        bind_as_auth "bindAsAuth": Option<LdapBindAsAuth>,
         /// Search, then bind.
-        bind_search_auth: Option<LdapBindSearchAuth>,
+        bind_search_auth "bindSearchAuth": Option<LdapBindSearchAuth>,
     }
 
     /// Simple bind.
     pub struct LdapBindAsAuth {
         /// Before the user's name.
-        prefix: Option<String>,
+        prefix "prefix": Option<String>,
         /// After the user's name.
-        suffix: Option<String>,
+        suffix "suffix": Option<String>,
     }
 
     /// Search, then bind.
     pub struct LdapBindSearchAuth {
         /// Where the search begins.
-        #[serde(rename = "baseDN")]
-        base_dn: Option<String>,
+        base_dn "baseDN": Option<String>,
         /// Who searches.
-        #[serde(rename = "bindDN")]
-        bind_dn: Option<String>,
+        bind_dn "bindDN": Option<String>,
         /// Their password.
-        bind_password: Option<SecretKeySelector>,
+        bind_password "bindPassword": Option<SecretKeySelector>,
         /// The attribute that holds the user's name.
-        search_attribute: Option<String>,
+        search_attribute "searchAttribute": Option<String>,
         /// Filter of the search.
-        search_filter: Option<String>,
+        search_filter "searchFilter": Option<String>,
     }
 
     /// An extension in an image of its own.
     pub struct Extension {
         /// Its name.
-        name: Option<String>,
+        name "name": Option<String>,
         /// The image.
-        image: Option<ImageVolumeSource>,
+        image "image": Option<ImageVolumeSource>,
         /// Directories of control files in the image; `share` if absent.
-        #[serde(rename = "extension_control_path")]
-        extension_control_path: Vec<String>,
+        extension_control_path "extension_control_path": Vec<String>,
         /// Directories of libraries in the image; `lib` if absent.
-        #[serde(rename = "dynamic_library_path")]
-        dynamic_library_path: Vec<String>,
+        dynamic_library_path "dynamic_library_path": Vec<String>,
         /// Directories of system libraries in the image.
-        #[serde(rename = "ld_library_path")]
-        ld_library_path: Vec<String>,
+        ld_library_path "ld_library_path": Vec<String>,
         /// Directories of programs in the image.
-        #[serde(rename = "bin_path")]
-        bin_path: Vec<String>,
+        bin_path "bin_path": Vec<String>,
         /// Environment; `${image_root}` is the image's directory.
-        env: Vec<ExtensionEnv>,
+        env "env": Vec<ExtensionEnv>,
     }
 
     /// A variable of an extension.
     pub struct ExtensionEnv {
         /// Its name.
-        name: Option<String>,
+        name "name": Option<String>,
         /// Its value.
-        value: Option<String>,
+        value "value": Option<String>,
     }
 }
 

@@ -8,60 +8,59 @@ record! {
     /// Probes of the database container.
     pub struct Probes {
         /// Has PostgreSQL started.
-        startup: Option<ProbeWithStrategy>,
+        startup "startup": Option<ProbeWithStrategy>,
         /// Is the container to be restarted.
-        liveness: Option<LivenessProbe>,
+        liveness "liveness": Option<LivenessProbe>,
         /// May clients connect.
-        readiness: Option<ProbeWithStrategy>,
+        readiness "readiness": Option<ProbeWithStrategy>,
     }
 
     /// A probe with a choice of what it asks.
     pub struct ProbeWithStrategy {
         /// Seconds before the first probe.
-        initial_delay_seconds: Option<i32>,
+        initial_delay_seconds "initialDelaySeconds": Option<i32>,
         /// Seconds that a probe may take.
-        timeout_seconds: Option<i32>,
+        timeout_seconds "timeoutSeconds": Option<i32>,
         /// Seconds between probes.
-        period_seconds: Option<i32>,
+        period_seconds "periodSeconds": Option<i32>,
         /// Successes in a row until it counts as good.
-        success_threshold: Option<i32>,
+        success_threshold "successThreshold": Option<i32>,
         /// Failures in a row until it counts as bad.
-        failure_threshold: Option<i32>,
+        failure_threshold "failureThreshold": Option<i32>,
         /// Seconds that the pod is given to end after the probe failed.
-        termination_grace_period_seconds: Option<i64>,
+        termination_grace_period_seconds "terminationGracePeriodSeconds": Option<i64>,
         /// What is asked.
-        #[serde(rename = "type")]
-        strategy: Option<ProbeStrategy>,
+        strategy "type": Option<ProbeStrategy>,
         /// With type streaming: how far a standby may be behind.
-        maximum_lag: Option<Quantity>,
+        maximum_lag "maximumLag": Option<Quantity>,
     }
 
     /// The liveness probe.
     pub struct LivenessProbe {
         /// Seconds before the first probe.
-        initial_delay_seconds: Option<i32>,
+        initial_delay_seconds "initialDelaySeconds": Option<i32>,
         /// Seconds that a probe may take.
-        timeout_seconds: Option<i32>,
+        timeout_seconds "timeoutSeconds": Option<i32>,
         /// Seconds between probes.
-        period_seconds: Option<i32>,
+        period_seconds "periodSeconds": Option<i32>,
         /// Successes in a row until it counts as good.
-        success_threshold: Option<i32>,
+        success_threshold "successThreshold": Option<i32>,
         /// Failures in a row until it counts as bad.
-        failure_threshold: Option<i32>,
+        failure_threshold "failureThreshold": Option<i32>,
         /// Seconds that the pod is given to end after the probe failed.
-        termination_grace_period_seconds: Option<i64>,
+        termination_grace_period_seconds "terminationGracePeriodSeconds": Option<i64>,
         /// CloudNativePG's check of isolation. Here the Lease's rules stop a cut primary.
-        isolation_check: Option<IsolationCheck>,
+        isolation_check "isolationCheck": Option<IsolationCheck>,
     }
 
     /// CloudNativePG's check of isolation.
     pub struct IsolationCheck {
         /// Is it used.
-        enabled: Option<bool>,
+        enabled "enabled": Option<bool>,
         /// Milliseconds of a request.
-        request_timeout: Option<i32>,
+        request_timeout "requestTimeout": Option<i32>,
         /// Milliseconds of a connection.
-        connection_timeout: Option<i32>,
+        connection_timeout "connectionTimeout": Option<i32>,
     }
 }
 

@@ -6,76 +6,70 @@ record! {
     /// Slots that the cluster keeps.
     pub struct ReplicationSlots {
         /// Slots of the cluster's own standbys.
-        high_availability: Option<HighAvailabilitySlots>,
+        high_availability "highAvailability": Option<HighAvailabilitySlots>,
         /// Seconds between two steps in which standbys move their slots forward.
-        update_interval: Option<i32>,
+        update_interval "updateInterval": Option<i32>,
         /// Are users' slots copied to standbys.
-        synchronize_replicas: Option<SynchronizeReplicas>,
+        synchronize_replicas "synchronizeReplicas": Option<SynchronizeReplicas>,
     }
 
     /// Slots of the cluster's own standbys.
     pub struct HighAvailabilitySlots {
         /// Are they kept.
-        enabled: Option<bool>,
+        enabled "enabled": Option<bool>,
         /// Beginning of their names; cannot be changed.
-        slot_prefix: Option<String>,
+        slot_prefix "slotPrefix": Option<String>,
         /// Are logical slots kept on standbys.
-        synchronize_logical_decoding: Option<bool>,
+        synchronize_logical_decoding "synchronizeLogicalDecoding": Option<bool>,
     }
 
     /// Users' slots on standbys.
     pub struct SynchronizeReplicas {
         /// Are they copied.
-        enabled: Option<bool>,
+        enabled "enabled": Option<bool>,
         /// Regular expressions of names that are not.
-        exclude_patterns: Vec<String>,
+        exclude_patterns "excludePatterns": Vec<String>,
     }
 
     /// Timing of the cluster's Lease, in seconds.
     pub struct PrimaryLease {
         /// How long the primary's right to write lasts after a renewal.
-        lease_duration_seconds: Option<i32>,
+        lease_duration_seconds "leaseDurationSeconds": Option<i32>,
         /// How long the primary tries to renew before it stops.
-        renew_deadline_seconds: Option<i32>,
+        renew_deadline_seconds "renewDeadlineSeconds": Option<i32>,
         /// Time between two renewals.
-        retry_period_seconds: Option<i32>,
+        retry_period_seconds "retryPeriodSeconds": Option<i32>,
         /// How long a Lease that was given up is said to last.
-        released_lease_duration_seconds: Option<i32>,
+        released_lease_duration_seconds "releasedLeaseDurationSeconds": Option<i32>,
     }
 
     /// Certificates given by the user; what is absent is made.
     pub struct Certificates {
         /// Secret whose ca.crt verifies the server (and, with ca.key, signs it).
-        #[serde(rename = "serverCASecret")]
-        server_ca_secret: Option<String>,
+        server_ca_secret "serverCASecret": Option<String>,
         /// Secret (kubernetes.io/tls) of the server.
-        #[serde(rename = "serverTLSSecret")]
-        server_tls_secret: Option<String>,
+        server_tls_secret "serverTLSSecret": Option<String>,
         /// Secret whose ca.crt verifies clients (and, with ca.key, signs them).
-        #[serde(rename = "clientCASecret")]
-        client_ca_secret: Option<String>,
+        client_ca_secret "clientCASecret": Option<String>,
         /// Secret (kubernetes.io/tls) of role streaming_replica.
-        #[serde(rename = "replicationTLSSecret")]
-        replication_tls_secret: Option<String>,
+        replication_tls_secret "replicationTLSSecret": Option<String>,
         /// More names of the server.
-        #[serde(rename = "serverAltDNSNames")]
-        server_alt_dns_names: Vec<String>,
+        server_alt_dns_names "serverAltDNSNames": Vec<String>,
     }
 
     /// Makes the cluster a replica of another one.
     pub struct ReplicaCluster {
         /// Name of this cluster in a distributed topology.
-        #[serde(rename = "self")]
-        own_name: Option<String>,
+        own_name "self": Option<String>,
         /// Name of the topology's primary cluster.
-        primary: Option<String>,
+        primary "primary": Option<String>,
         /// Name in externalClusters that is followed.
-        source: Option<String>,
+        source "source": Option<String>,
         /// Is it a replica. Not together with `primary`.
-        enabled: Option<bool>,
+        enabled "enabled": Option<bool>,
         /// Token of the cluster that was demoted.
-        promotion_token: Option<String>,
+        promotion_token "promotionToken": Option<String>,
         /// How far replay stays behind on purpose (recovery_min_apply_delay).
-        min_apply_delay: Option<String>,
+        min_apply_delay "minApplyDelay": Option<String>,
     }
 }

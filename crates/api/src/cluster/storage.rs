@@ -9,41 +9,41 @@ record! {
     /// A volume of each instance.
     pub struct Storage {
         /// Storage class; the default one if absent.
-        storage_class: Option<String>,
+        storage_class "storageClass": Option<String>,
         /// Size; cannot shrink.
-        size: Option<String>,
+        size "size": Option<String>,
         /// Are existing volumes enlarged when the size grows.
-        resize_in_use_volumes: Option<bool>,
+        resize_in_use_volumes "resizeInUseVolumes": Option<bool>,
         /// What else the volume claim says.
-        pvc_template: Option<PersistentVolumeClaimSpec>,
+        pvc_template "pvcTemplate": Option<PersistentVolumeClaimSpec>,
         /// What becomes of the volumes when the Cluster is deleted: `delete`, or `keep`. Only in spec.storage, for all volumes.
-        retain_policy: Option<RetainPolicy>,
+        retain_policy "retainPolicy": Option<RetainPolicy>,
     }
 
     /// A tablespace with a volume in each instance.
     pub struct Tablespace {
         /// Its name.
-        name: Option<String>,
+        name "name": Option<String>,
         /// Its volume.
-        storage: Option<Storage>,
+        storage "storage": Option<Storage>,
         /// Who owns it.
-        owner: Option<TablespaceOwner>,
+        owner "owner": Option<TablespaceOwner>,
         /// Is it used for temporary objects.
-        temporary: Option<bool>,
+        temporary "temporary": Option<bool>,
     }
 
     /// Who owns a tablespace.
     pub struct TablespaceOwner {
         /// A role.
-        name: Option<String>,
+        name "name": Option<String>,
     }
 
     /// Limits of the pods' scratch volumes.
     pub struct EphemeralVolumesSizeLimit {
         /// /dev/shm.
-        shm: Option<Quantity>,
+        shm "shm": Option<Quantity>,
         /// Temporary data.
-        temporary_data: Option<Quantity>,
+        temporary_data "temporaryData": Option<Quantity>,
     }
 }
 

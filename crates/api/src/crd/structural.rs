@@ -157,23 +157,26 @@ impl Resolver<'_> {
             if FORMATS.contains(&format) {
                 out.insert("format".to_owned(), json!(format));
             }
-            if let Some((low, high)) = bounds(format) {
-                out.insert("minimum".to_owned(), json!(low));
-                out.insert("maximum".to_owned(), json!(high));
+            let (low, high) = bounds(format);
+            for (keyword, bound) in [("minimum", low), ("maximum", high)] {
+                if let Some(bound) = bound {
+                    out.insert(keyword.to_owned(), json!(bound));
+                }
             }
         }
     }
 }
 
 /// Bounds of an integer type: what the server accepts, the operator must be able to read.
-fn bounds(format: &str) -> Option<(i64, i64)> {
+fn bounds(format: &str) -> (Option<i64>, Option<i64>) {
     match format {
-        "int32" => Some((i64::from(i32::MIN), i64::from(i32::MAX))),
-        "uint8" => Some((0, i64::from(u8::MAX))),
-        "uint16" => Some((0, i64::from(u16::MAX))),
-        "uint32" => Some((0, i64::from(u32::MAX))),
-        "uint64" => Some((0, i64::MAX)),
-        _ => None,
+        "int32" => (Some(i64::from(i32::MIN)), Some(i64::from(i32::MAX))),
+        "uint8" => (Some(0), Some(i64::from(u8::MAX))),
+        "uint16" => (Some(0), Some(i64::from(u16::MAX))),
+        "uint32" => (Some(0), Some(i64::from(u32::MAX))),
+        // Integers of Kubernetes end with i64 themselves.
+        "uint64" => (Some(0), None),
+        _ => (None, None),
     }
 }
 

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use kube_cel::Validator;
+use kube_cel::{CompiledSchema, Validator, compile_schema};
 use serde_json::{Map, Value, json};
 
 use super::*;
@@ -32,11 +32,22 @@ fn cluster(patch: Value) -> Value {
     merged(base, &json!({ "spec": patch }))
 }
 
-fn refusals(object: &Value, old: Option<&Value>) -> Vec<String> {
-    let schema = schema(Kind::Cluster, Identity::Matriarch).unwrap();
-    match Validator::new().validate_with_defaults(&schema, object, old) {
-        Ok(()) => vec![],
-        Err(errors) => errors.iter().map(|error| error.message.clone()).collect(),
+struct Rules {
+    validator: Validator,
+    schema: CompiledSchema,
+}
+
+impl Rules {
+    fn of_cluster() -> Self {
+        let schema = schema(Kind::Cluster, Identity::Matriarch).unwrap();
+        Self { validator: Validator::new(), schema: compile_schema(&schema) }
+    }
+
+    fn refusals(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        match self.validator.validate_compiled(&self.schema, object, old) {
+            Ok(()) => vec![],
+            Err(errors) => errors.iter().map(|error| error.message.clone()).collect(),
+        }
     }
 }
 
@@ -66,11 +77,6 @@ fn refused() -> Vec<(&'static str, Value, Option<Value>)> {
         (
             "imageName must have a tag",
             json!({ "imageName": format!("postgres@sha256:{}", "0".repeat(64)) }),
-            None,
-        ),
-        (
-            "imageCatalogRef must name",
-            json!({ "imageCatalogRef": { "apiGroup": "g", "kind": "Other", "name": "i", "major": 17 } }),
             None,
         ),
         ("storage is required", json!({ "storage": null }), None),
@@ -262,20 +268,16 @@ fn refused() -> Vec<(&'static str, Value, Option<Value>)> {
             json!({ "plugins": [archiver("a")], "backup": { "barmanObjectStore": { "destinationPath": "s3://b" } } }),
             None,
         ),
-        (
-            "a name in postgresql.parameters",
-            json!({ "postgresql": { "parameters": { "max connections": "1" } } }),
-            None,
-        ),
     ]
 }
 
 #[test]
 fn every_rule_refuses_what_it_is_there_for() {
+    let rules = Rules::of_cluster();
     let mut missing: BTreeSet<String> =
         rules_of(Kind::Cluster, Identity::Matriarch).into_iter().map(|rule| rule.message).collect();
     for (begins, spec, old) in refused() {
-        let told = refusals(&cluster(spec.clone()), old.map(cluster).as_ref());
+        let told = rules.refusals(&cluster(spec.clone()), old.map(cluster).as_ref());
         assert!(
             told.iter().any(|message| message.starts_with(begins)),
             "{begins}: {spec}: {told:?}"
@@ -283,13 +285,14 @@ fn every_rule_refuses_what_it_is_there_for() {
         missing.retain(|message| !message.starts_with(begins));
     }
     let long = merged(cluster(json!({})), &json!({ "metadata": { "name": "c".repeat(51) } }));
-    let told = refusals(&long, None);
+    let told = rules.refusals(&long, None);
     missing.retain(|message| !told.contains(message));
     assert!(missing.is_empty(), "no case for: {missing:#?}");
 }
 
 #[test]
 fn rules_accept_what_cloudnativepg_accepts() {
+    let rules = Rules::of_cluster();
     for spec in [
         json!({}),
         json!({ "imageName": "ghcr.io/x/postgresql:17.6-system-trixie" }),
@@ -302,7 +305,7 @@ fn rules_accept_what_cloudnativepg_accepts() {
         json!({ "storage": { "size": null, "pvcTemplate": { "resources": { "requests": { "storage": "1Gi" } } } } }),
         json!({ "env": [{ "name": "LANG", "value": "C" }], "primaryLease": { "leaseDurationSeconds": 20 } }),
     ] {
-        assert_eq!(refusals(&cluster(spec.clone()), None), [""; 0], "{spec}");
+        assert_eq!(rules.refusals(&cluster(spec.clone()), None), [""; 0], "{spec}");
     }
 }
 
