@@ -1,1 +1,31 @@
-//! A whole world in one thread from one seed; depends on PURE crates alone.
+//! A whole world in one thread from one seed: the protocol of the agents, driven through machines,
+//! clocks, a network, an API and a model of PostgreSQL that all fail as theirs do.
+//!
+//! `cargo xtask sim` calls [`main_with`]. The model's rules are listed in `model.md`.
+
+mod api;
+mod clients;
+mod driver;
+mod faults;
+mod invariants;
+mod machine;
+mod network;
+mod operations;
+mod operator;
+mod postgres;
+mod random;
+mod report;
+mod run;
+mod schedules;
+mod server;
+mod settings;
+mod story;
+mod wal;
+mod world;
+
+pub use report::{Arguments, main_with};
+
+/// True time in microseconds since the world began, or a length of it.
+type Micros = u64;
+
+const SECOND: Micros = 1_000_000;
