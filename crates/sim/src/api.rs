@@ -1,11 +1,11 @@
 //! kube-apiserver as the agents meet it: the Lease, the EndpointSlice, Instances and pods, with
 //! compare-and-swap, outages, refusals and writes whose answer is lost.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use matriarch_plan::protocol::{
     Address, ApiRefusal, Base, Incarnation, Lease, LeaseReading, LeaseRecord, LeaseWriting,
-    OperationId, RequestId, Switchover, Synchronous, Version,
+    OperationId, RequestId, Synchronous, Version, directive::Switchover,
 };
 
 use crate::{
@@ -64,7 +64,8 @@ pub(crate) struct Api {
     pub(crate) errors: u64,
     /// For the named schedules: how the next write of the Lease by this pod goes.
     pub(crate) scripted: BTreeMap<usize, Ambiguity>,
-    pub(crate) writers: BTreeSet<usize>,
+    /// So many of the next writes of the EndpointSlice fail.
+    pub(crate) endpoint_failures: u32,
 }
 
 /// What becomes of a write whose answer does not come.
@@ -116,6 +117,12 @@ impl World {
             && let Some(&refusal) = self.api.refusals.get(&pod)
         {
             self.answer_api(from, node, refused(&request, refusal));
+            return;
+        }
+        let is_endpoint =
+            matches!(request, ApiRequest::SetEndpoint { .. } | ApiRequest::ClearEndpoint { .. });
+        if is_endpoint && self.api.endpoint_failures > 0 {
+            self.api.endpoint_failures -= 1;
             return;
         }
         let is_write = matches!(request, ApiRequest::WriteLease { .. });
@@ -237,8 +244,11 @@ impl World {
             {
                 continue;
             }
-            let slow =
-                if self.random.chance(20) { self.random.millis(100, 4000) } else { self.random.millis(2, 30) };
+            let slow = if self.random.chance(20) {
+                self.random.millis(100, 4000)
+            } else {
+                self.random.millis(2, 30)
+            };
             let reading = Box::new(self.lease_reading());
             self.after(slow, Event::WatchDelivers { pod, life, reading });
         }
@@ -253,8 +263,7 @@ impl World {
         let since = self.now.saturating_sub(self.api.endpoint_changed);
         self.api.endpoint_changed = self.now;
         let soon = self.random.millis(26, 76);
-        let delay =
-            if since < SECOND { (SECOND - since).max(soon) } else { soon };
+        let delay = if since < SECOND { (SECOND - since).max(soon) } else { soon };
         self.after(delay, Event::ProxiesSee { pod });
     }
 }

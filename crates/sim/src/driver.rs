@@ -134,7 +134,7 @@ impl World {
         let now = self.now;
         let Some(agent) = self.pods[pod].agent() else { return };
         let (life, next) = (agent.life, agent.next_tick);
-        let Some(moment) = agent.protocol.poll_timeout() else { return };
+        let Some((moment, _)) = agent.protocol.poll_timeout() else { return };
         // Timers fire a little late, as they do.
         let at = self.machines[machine].when(moment, now).max(now + 50);
         if next.is_some_and(|next| next > now && next <= at) {
@@ -175,11 +175,11 @@ impl World {
         let from = Requester::Agent(pod, life);
         match command {
             Command::ReadLease { request } => {
-                self.expect(pod, request, Expected::Reading);
+                self.await_answer(pod, request, Expected::Reading);
                 self.send_to_api(from, ApiRequest::ReadLease { request });
             }
             Command::WriteLease { request, base, record } => {
-                self.expect(pod, request, Expected::Writing);
+                self.await_answer(pod, request, Expected::Writing);
                 let request = ApiRequest::WriteLease { request: Some(request), base, record };
                 self.send_to_api(from, request);
             }
@@ -196,8 +196,11 @@ impl World {
                 if let Some(agent) = self.pods[pod].agent_mut() {
                     agent.writing = Some(ledger);
                 }
-                let takes =
-                    if self.random.chance(30) { self.random.millis(5, 80) } else { self.random.between(300, 3000) };
+                let takes = if self.random.chance(30) {
+                    self.random.millis(5, 80)
+                } else {
+                    self.random.between(300, 3000)
+                };
                 self.after(takes, Event::LedgerDurable { pod, life });
             }
             Command::Arm(right) => self.tell_keeper(pod, KeeperEvent::Armed(right)),
@@ -213,7 +216,7 @@ impl World {
         self.pump(pod);
     }
 
-    fn expect(&mut self, pod: usize, request: RequestId, what: Expected) {
+    fn await_answer(&mut self, pod: usize, request: RequestId, what: Expected) {
         let Some(agent) = self.pods[pod].agent_mut() else { return };
         agent.requests.insert(request, what);
         let life = agent.life;
@@ -370,8 +373,7 @@ impl World {
 
     /// `status.incarnation` and `status.address`, when they changed.
     fn report_status(&mut self, pod: usize) {
-        let incarnation = self
-            .volumes[self.pods[pod].volume]
+        let incarnation = self.volumes[self.pods[pod].volume]
             .directory
             .as_ref()
             .filter(|directory| directory.files != crate::postgres::Files::Incomplete)

@@ -67,12 +67,9 @@ impl World {
     /// I7.
     pub(crate) fn check_single_postmaster(&mut self, pod: usize) {
         let volume = self.pods[pod].volume;
-        let other = (0..self.pods.len())
-            .find(|&other| {
-                other != pod
-                    && self.pods[other].volume == volume
-                    && self.pods[other].server.is_some()
-            });
+        let other = (0..self.pods.len()).find(|&other| {
+            other != pod && self.pods[other].volume == volume && self.pods[other].server.is_some()
+        });
         if let Some(other) = other {
             let what = format!(
                 "{} starts a postmaster on a directory on which one of {} runs",
@@ -182,7 +179,8 @@ impl World {
             if promised < 2 && self.thawed_lately(pod) {
                 self.judge.after_thaw += 1;
             } else {
-                let what = format!("{} acknowledges after another became primary", self.pod_name(pod));
+                let what =
+                    format!("{} acknowledges after another became primary", self.pod_name(pod));
                 self.find("I1", what);
             }
         }
@@ -307,7 +305,9 @@ impl World {
 
     /// I2 in asynchronous mode: what is lost beyond the last published position is bounded.
     fn check_lag_bound(&mut self, before: &Lease, by: Requester) {
-        let (Requester::Agent(pod, _), Some(bound)) = (by, self.settings.maximum_lag) else { return };
+        let (Requester::Agent(pod, _), Some(bound)) = (by, self.settings.maximum_lag) else {
+            return;
+        };
         let Some(place) = self.place(pod) else { return };
         let behind = before.position.lsn.0.saturating_sub(place.lsn);
         if behind > bound {
@@ -322,7 +322,8 @@ impl World {
         if self.server(writer).is_none_or(|server| server.run != run) {
             return;
         }
-        let Some(now) = self.directory(writer).map(crate::postgres::Directory::written_place) else {
+        let Some(now) = self.directory(writer).map(crate::postgres::Directory::written_place)
+        else {
             return;
         };
         let marks: Vec<Place> = self
@@ -373,7 +374,8 @@ impl World {
         let writer = self.judge.writer.and_then(|(writer, _)| self.directory(writer));
         let Some(writer) = writer.map(crate::postgres::Directory::written_place) else { return };
         if marks.into_iter().any(|place| !self.wal.holds(writer, place)) {
-            let what = format!("the volume of {} is removed with commits nobody has", self.pod_name(pod));
+            let what =
+                format!("the volume of {} is removed with commits nobody has", self.pod_name(pod));
             self.find("I6", what);
         }
     }
@@ -397,7 +399,8 @@ impl World {
             (promised >= 2 || self.judge.floor.is_some()) && !excused(at, promised)
         });
         if let Some(&(commit, at, _)) = broken {
-            let what = format!("commit {commit}, acknowledged at {:.3} s, is not there", at as f64 / 1e6);
+            let what =
+                format!("commit {commit}, acknowledged at {:.3} s, is not there", at as f64 / 1e6);
             self.find("I2", what);
         }
         self.counts.lost_asynchronous = lost.len() as u64;
@@ -430,7 +433,8 @@ pub(crate) fn lease_text(lease: &Lease) -> String {
         members.iter().map(|member| member.name.0.as_str()).collect::<Vec<_>>().join(",")
     };
     let quorum = lease.quorum.as_ref().map_or("none".to_owned(), |quorum| {
-        let of: Vec<String> = quorum.of.iter().map(|incarnation| format!("i{incarnation}")).collect();
+        let of: Vec<String> =
+            quorum.of.iter().map(|incarnation| format!("i{incarnation}")).collect();
         format!("{} of {{{}}}", quorum.need, of.join(","))
     });
     format!(
@@ -438,8 +442,9 @@ pub(crate) fn lease_text(lease: &Lease) -> String {
         lease.term,
         names(&lease.cohort),
         names(&lease.stragglers),
-        lease
-            .handover()
-            .map_or(String::new(), |handover| format!(" handed to i{} at {}", handover.to, handover.lsn))
+        lease.handover().map_or(String::new(), |handover| format!(
+            " handed to i{} at {}",
+            handover.to, handover.lsn
+        ))
     )
 }

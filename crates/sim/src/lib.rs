@@ -9,6 +9,8 @@ mod driver;
 mod faults;
 mod invariants;
 mod machine;
+#[cfg(feature = "mutation")]
+mod mutation;
 mod network;
 mod operations;
 mod operator;

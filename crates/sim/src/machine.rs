@@ -132,7 +132,6 @@ pub(crate) enum Expected {
 pub(crate) struct Operation {
     pub(crate) id: OperationId,
     pub(crate) action: Action,
-    pub(crate) since: Micros,
     /// How far it is; the meaning is the action's.
     pub(crate) stage: u8,
     /// When a stop becomes harsher, or a copy is done.

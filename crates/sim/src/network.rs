@@ -42,11 +42,6 @@ impl Network {
         self.cuts.remove(&(from, to));
     }
 
-    pub(crate) fn heal_both(&mut self, a: Node, b: Node) {
-        self.heal(a, b);
-        self.heal(b, a);
-    }
-
     pub(crate) fn heal_all(&mut self) {
         self.cuts.clear();
         self.slow.clear();

@@ -79,10 +79,7 @@ impl World {
         let observation = self.observation(pod);
         let Some(agent) = self.pods[pod].agent_mut() else { return };
         if agent.observed.as_ref() == Some(&observation)
-            && matches!(
-                observation.state,
-                PostgresState::Stopped { .. } | PostgresState::Empty
-            )
+            && matches!(observation.state, PostgresState::Stopped { .. } | PostgresState::Empty)
         {
             return;
         }
@@ -97,7 +94,8 @@ impl World {
             // The agent flushes pg_wal before it reads its end.
             directory.flushed = directory.written;
         }
-        if self.server(pod).is_some() && self.random.chance(10)
+        if self.server(pod).is_some()
+            && self.random.chance(10)
             && let Some(directory) = self.directory_mut(pod)
         {
             directory.checkpoint = directory.flushed;
@@ -107,8 +105,7 @@ impl World {
         let Some(directory) = whole else {
             return Observation { state, ..Observation::default() };
         };
-        let place =
-            self.wal.settle(Place { branch: directory.branch, lsn: directory.flushed });
+        let place = self.wal.settle(Place { branch: directory.branch, lsn: directory.flushed });
         let begins = match self.wal.history(place.branch).as_slice() {
             [_] => 0,
             _ => self.wal.start(place.branch),
@@ -150,8 +147,7 @@ impl World {
         match server.receiver {
             Some(_) => {
                 let machine = &self.machines[self.pods[pod].machine];
-                let silent =
-                    machine.clock(self.now).since(machine.clock_at(server.receiver_heard));
+                let silent = machine.clock(self.now).since(machine.clock_at(server.receiver_heard));
                 Receiver::Streaming { silent }
             }
             None if server.upstream.is_none() => Receiver::None,
@@ -179,7 +175,7 @@ impl World {
     pub(crate) fn begin(&mut self, pod: usize, id: OperationId, action: Action) {
         let now = self.now;
         story!(self, "{}: begins {}", self.pod_name(pod), told(&action));
-        let operation = Operation { id, action, since: now, stage: 0, due: now };
+        let operation = Operation { id, action, stage: 0, due: now };
         let Some(agent) = self.pods[pod].agent_mut() else { return };
         let life = agent.life;
         if beside(&operation.action) {
@@ -190,11 +186,10 @@ impl World {
         }
         // A fact fed just now may have superseded this operation already.
         if self.is_current(pod, id) {
-            self.after(self.start_delay(&operation.action), Event::OperationStep {
-                pod,
-                life,
-                operation: id,
-            });
+            self.after(
+                self.start_delay(&operation.action),
+                Event::OperationStep { pod, life, operation: id },
+            );
         }
     }
 
@@ -318,7 +313,9 @@ impl World {
             }
             Action::Stop { mode, limit } => self.stop(pod, &operation, *mode, *limit),
             Action::Checkpoint => self.make_checkpoint(pod, &operation),
-            Action::Promote { above } => self.promote_step(pod, &operation, above.get()),
+            Action::Promote { above, names } => {
+                self.promote_step(pod, &operation, above.get(), &names_of(names));
+            }
             Action::SetNames { names } => self.set_names_step(pod, &operation, &names_of(names)),
             Action::Rewind { from } => self.rewind(pod, &operation, &from.clone()),
             Action::Clone { from } => self.clone_step(pod, &operation, &from.clone()),
@@ -339,7 +336,7 @@ impl World {
         } else if self.now >= operation.due {
             let incarnation = self.fresh();
             let branch = self.wal.fork(None, 1, incarnation);
-            let lsn = self.wal.append(branch, 16 << 20, 0);
+            let lsn = self.wal.append(branch, 16 << 20);
             let volume = self.pods[pod].volume;
             self.volumes[volume].directory = Some(Directory {
                 incarnation,
@@ -464,8 +461,10 @@ impl World {
                 self.fail(pod, operation.id, "no connection");
                 return;
             }
-            let Some(branch) = self.directory(pod).map(|directory| directory.branch) else { return };
-            let lsn = self.wal.append(branch, CHECKPOINT_BYTES, 0);
+            let Some(branch) = self.directory(pod).map(|directory| directory.branch) else {
+                return;
+            };
+            let lsn = self.wal.append(branch, CHECKPOINT_BYTES);
             if let Some(directory) = self.directory_mut(pod) {
                 directory.written = lsn;
                 directory.flushed = lsn;
@@ -476,9 +475,9 @@ impl World {
         }
     }
 
-    fn promote_step(&mut self, pod: usize, operation: &Operation, above: u32) {
+    fn promote_step(&mut self, pod: usize, operation: &Operation, above: u32, names: &Names) {
         if operation.stage == 0 {
-            if self.promote(pod, above) {
+            if self.promote(pod, above, names) {
                 self.set_stage(pod, operation.id, 1, self.now);
             } else {
                 self.fail(pod, operation.id, "not a running standby");
@@ -656,11 +655,15 @@ fn told(action: &Action) -> String {
     match action {
         Action::Initialize => "initdb".to_owned(),
         Action::StartPrimary { names } => format!("start as primary, {}", names_of(names).text()),
-        Action::StartStandby { follow } => format!("start as standby of {}", named(follow.as_ref())),
+        Action::StartStandby { follow } => {
+            format!("start as standby of {}", named(follow.as_ref()))
+        }
         Action::Follow { member } => format!("follow {}", named(member.as_ref())),
         Action::Stop { mode, limit } => format!("stop {mode:?} within {limit}"),
         Action::Checkpoint => "checkpoint".to_owned(),
-        Action::Promote { above } => format!("promote above timeline {}", above.get()),
+        Action::Promote { above, names } => {
+            format!("promote above timeline {}, {}", above.get(), names_of(names).text())
+        }
         Action::SetNames { names } => format!("set names {}", names_of(names).text()),
         Action::Rewind { from } => format!("rewind onto {}", from.name),
         Action::Clone { from } => format!("clone {}", from.name),

@@ -2,7 +2,8 @@
 //! proof of death (rule 20), and passes the user's wishes on. It is never needed for a failover.
 
 use matriarch_plan::protocol::{
-    Base, ContainerId, LeaseRecord, Span, Switchover,
+    Base, ContainerId, LeaseRecord, Span,
+    directive::Switchover,
     proof::{ContainerEvidence, Evidence, NodeEvidence, free},
 };
 
@@ -48,7 +49,8 @@ impl World {
         self.operator.next_serial += 1;
         let serial = self.operator.next_serial;
         let machine = (usize::try_from(serial).unwrap_or(1) - 1) % self.machines.len();
-        let instance = InstanceObject { serial, bootstrap_primary: serial == 1, ..InstanceObject::default() };
+        let instance =
+            InstanceObject { serial, bootstrap_primary: serial == 1, ..InstanceObject::default() };
         self.api.instances.insert(serial, instance);
         self.api.directives += 1;
         self.volumes.push(Volume::default());
@@ -132,7 +134,8 @@ impl World {
         };
         let counted = lease.everyone().any(|member| member.name.0 == instance_name(serial))
             || incarnation.as_ref().is_some_and(|own| {
-                lease.held_by(own) || lease.quorum.as_ref().is_some_and(|quorum| quorum.of.contains(own))
+                lease.held_by(own)
+                    || lease.quorum.as_ref().is_some_and(|quorum| quorum.of.contains(own))
             });
         if counted || lease.holder.is_none() {
             return;
@@ -163,7 +166,9 @@ impl World {
         let unchanged = self.operator.seen.map_or(0, |(_, since)| self.now - since);
         let Some(lease) = object.lease.as_ref() else { return };
         let Some(holder) = lease.holder.as_ref() else { return };
-        let Some(pod) = self.pods.iter().position(|pod| pod.uid == holder.pod_uid.0) else { return };
+        let Some(pod) = self.pods.iter().position(|pod| pod.uid == holder.pod_uid.0) else {
+            return;
+        };
         let body = &self.pods[pod];
         let machine = &self.machines[body.machine];
         let reported = machine.on
@@ -198,7 +203,11 @@ impl World {
     pub(crate) fn wish_switchover(&mut self, to: Option<u32>) {
         self.operator.switchovers += 1;
         let id = format!("s{}", self.operator.switchovers);
-        story!(self, "user: switchover {id} to {}", to.map_or("the best".to_owned(), instance_name));
+        story!(
+            self,
+            "user: switchover {id} to {}",
+            to.map_or("the best".to_owned(), instance_name)
+        );
         self.api.switchover =
             Some(Switchover { id, to: to.map(|serial| instance_name(serial).as_str().into()) });
         self.api.directives += 1;

@@ -66,7 +66,8 @@ impl Names {
 
     pub(crate) fn text(&self) -> String {
         if self.defined() {
-            let of: Vec<String> = self.of.iter().map(|incarnation| format!("i{incarnation}")).collect();
+            let of: Vec<String> =
+                self.of.iter().map(|incarnation| format!("i{incarnation}")).collect();
             format!("ANY {} ({})", self.needed, of.join(", "))
         } else {
             "''".to_owned()
@@ -130,7 +131,6 @@ pub(crate) struct Server {
     pub(crate) replay_lag: Micros,
     /// The walreceiver was told to stop and is not started again.
     pub(crate) receiver_stopped: bool,
-    pub(crate) started_at: Micros,
 }
 
 impl Server {

@@ -11,7 +11,10 @@ use crate::{
 /// From so many seeds on a count of zero is a failure: a quiet simulator finds nothing (traps W2).
 const COUNTS_MATTER_FROM: u64 = 200;
 
-const USAGE: &str = "usage: sim [--seed N | --seeds N [--start N] | --schedule NAME | --schedules | --mutations [--limit N]] [--threads 1|2]";
+/// How often each named schedule is played, with other times.
+const SCHEDULE_SEEDS: u64 = 4;
+
+const USAGE: &str = "usage: sim [--seed N | --seeds N [--start N] | --schedule NAME [--times N] | --schedules | --mutations [--limit N]] [--threads 1|2]";
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +30,8 @@ pub enum Arguments {
         /// 1 or 2.
         threads: u64,
     },
-    /// The story of one named schedule.
-    Schedule(String),
+    /// The story of one named schedule, with the times of a seed.
+    Schedule(String, u64),
     /// All named schedules.
     Schedules,
     /// The mutation check, with at most so many seeds for each.
@@ -61,7 +64,7 @@ impl Arguments {
             Ok(Self::Seeds { start: number("--start")?.unwrap_or(1), count, threads })
         } else if let Some(at) = arguments.iter().position(|argument| argument == "--schedule") {
             let name = arguments.get(at + 1).ok_or(format!("--schedule needs a name\n{USAGE}"))?;
-            Ok(Self::Schedule(name.clone()))
+            Ok(Self::Schedule(name.clone(), number("--times")?.unwrap_or(1)))
         } else if has("--schedules") {
             Ok(Self::Schedules)
         } else if has("--mutations") {
@@ -91,9 +94,9 @@ impl Summary {
         self.human += u64::from(outcome.waits_for_human);
         self.counts.add(&outcome.counts);
         match &outcome.finding {
-            Some(finding) => self
-                .findings
-                .push((seed, format!("{} {}", finding.invariant, finding.what))),
+            Some(finding) => {
+                self.findings.push((seed, format!("{} {}", finding.invariant, finding.what)))
+            }
             None if outcome.length < 600 * crate::SECOND || outcome.counts.faults < 5 => {
                 self.quiet.push(seed);
             }
@@ -132,7 +135,11 @@ impl Summary {
             failures.push(format!("{} findings", self.findings.len()));
         }
         if !self.quiet.is_empty() {
-            failures.push(format!("{} runs too quiet, first seed {}", self.quiet.len(), self.quiet[0]));
+            failures.push(format!(
+                "{} runs too quiet, first seed {}",
+                self.quiet.len(),
+                self.quiet[0]
+            ));
         }
         if self.seeds >= COUNTS_MATTER_FROM {
             for (name, count) in self.counted() {
@@ -221,11 +228,14 @@ pub fn main_with(arguments: &[String], clock: &dyn Fn() -> Duration) -> ExitCode
     let began = clock();
     let good = match arguments {
         Arguments::Seed(seed) => tell(&run(seed, Variation { told: true, ..Variation::default() })),
-        Arguments::Schedule(name) => match schedules::find(&name) {
-            Some(schedule) => tell(&schedules::play(schedule, Variation { told: true, ..Variation::default() })),
+        Arguments::Schedule(name, seed) => match schedules::find(&name) {
+            Some(schedule) => {
+                let variation = Variation { told: true, ..Variation::default() };
+                tell(&schedules::play(&schedule, seed, variation))
+            }
             None => {
                 println!("no schedule {name}; there are:");
-                for schedule in schedules::ALL {
+                for schedule in schedules::all() {
                     println!("  {}", schedule.name);
                 }
                 false
@@ -271,16 +281,16 @@ fn tell(outcome: &Outcome) -> bool {
 
 fn all_schedules() -> bool {
     let mut good = true;
-    for schedule in schedules::ALL {
-        let outcome = schedules::play(schedule, Variation::default());
-        match &outcome.finding {
-            Some(finding) => {
+    for schedule in schedules::all() {
+        for seed in 1..=SCHEDULE_SEEDS {
+            let outcome = schedules::play(&schedule, seed, Variation::default());
+            if let Some(finding) = &outcome.finding {
                 good = false;
-                println!("FOUND  {}: {} {}", schedule.name, finding.invariant, finding.what);
+                println!("{} ({seed}): {} {}", schedule.name, finding.invariant, finding.what);
             }
-            None => println!("ok     {}", schedule.name),
         }
     }
+    println!("{} schedules, {SCHEDULE_SEEDS} times each", schedules::all().len());
     good
 }
 
@@ -345,7 +355,8 @@ mod tests {
     #[test]
     fn kept_seeds_stay_mended() {
         for line in include_str!("../seeds.txt").lines() {
-            let Some(seed) = line.split('#').next().and_then(|text| text.trim().parse().ok()) else {
+            let Some(seed) = line.split('#').next().and_then(|text| text.trim().parse().ok())
+            else {
                 continue;
             };
             let outcome = run(seed, Variation::default());

@@ -7,7 +7,6 @@ use crate::{
     faults::{Fault, Kind},
     invariants::Finding,
     machine::Operation,
-    network::Node,
     postgres::{Phase, Role},
     random::Random,
     settings::{Mode, Settings, Swarm},
@@ -88,7 +87,7 @@ pub(crate) fn run(seed: u64, variation: Variation) -> Outcome {
 impl World {
     /// Faults stop; the cluster must become writable and whole again.
     pub(crate) fn settle(&mut self, may_spare: bool) {
-        if self.judge.finding.is_some() {
+        if self.judge.finding.is_some() || self.ended {
             return;
         }
         self.heal_everything(may_spare);
@@ -112,7 +111,7 @@ impl World {
     }
 
     pub(crate) fn conclude(mut self) -> Outcome {
-        if self.judge.finding.is_none() && !self.liveness.waits_for_human {
+        if self.judge.finding.is_none() && !self.liveness.waits_for_human && !self.ended {
             self.clients.stopped = true;
             let end = self.now + 5 * SECOND;
             self.run_until(end);
@@ -195,7 +194,8 @@ impl World {
                 .unwrap_or(0)
         };
         // Without a whole Lease every instance has to answer.
-        let risky = weight(Kind::DeleteLease) + weight(Kind::RestoreLease) + weight(Kind::LoseVolume);
+        let risky =
+            weight(Kind::DeleteLease) + weight(Kind::RestoreLease) + weight(Kind::LoseVolume);
         let standbys = match self.settings.mode {
             Mode::Required(number) => usize::try_from(number).unwrap_or(1),
             Mode::Asynchronous | Mode::Preferred(_) => 1,
@@ -279,11 +279,17 @@ impl World {
             story!(self, "{how}: waits for a human");
             return;
         }
+        let states = self.states();
+        self.find("I4", format!("{how}: {states}"));
+    }
+
+    /// How every live pod is, for a finding.
+    pub(crate) fn states(&self) -> String {
         let states: Vec<String> = (0..self.pods.len())
             .filter(|&pod| self.pods[pod].alive)
             .map(|pod| self.state_of(pod))
             .collect();
-        self.find("I4", format!("{how}: {}", states.join("; ")));
+        states.join("; ")
     }
 
     fn state_of(&self, pod: usize) -> String {
@@ -312,7 +318,7 @@ impl World {
     }
 
     /// The holder serves, the endpoint leads to it, and everybody else streams from it.
-    fn whole(&self) -> bool {
+    pub(crate) fn whole(&self) -> bool {
         let Some(holder) = self.holder_pod() else { return false };
         if self.api.endpoint != Some(holder)
             || !self.server(holder).is_some_and(crate::postgres::Server::takes_writes)
@@ -336,10 +342,5 @@ impl World {
                             .is_some_and(|link| link.primary == holder)
                 })
         })
-    }
-
-    /// Can this machine be reached from the clients?
-    pub(crate) fn reachable(&self, pod: usize) -> bool {
-        self.network.open(Node::Clients, self.node_of(pod))
     }
 }

@@ -64,16 +64,10 @@ impl World {
         self.check_single_postmaster(pod);
         let run = self.fresh();
         let needs_recovery = crashed || start.role == Role::Standby;
-        let takes = if needs_recovery {
-            self.random.millis(100, 900)
-        } else {
-            self.random.millis(50, 200)
-        };
-        let lag = if self.random.chance(self.swarm.replay_lag) {
-            self.random.millis(0, 3000)
-        } else {
-            0
-        };
+        let takes =
+            if needs_recovery { self.random.millis(100, 900) } else { self.random.millis(50, 200) };
+        let lag =
+            if self.random.chance(self.swarm.replay_lag) { self.random.millis(0, 3000) } else { 0 };
         story!(self, "{}: PostgreSQL starts as {:?} (run {run})", self.pod_name(pod), start.role);
         self.pods[pod].server = Some(Server {
             run,
@@ -90,7 +84,6 @@ impl World {
             shutdown_end: None,
             replay_lag: lag,
             receiver_stopped: false,
-            started_at: self.now,
         });
         self.after(takes, Event::ServerUp { pod, run });
         Ok(())
@@ -127,7 +120,7 @@ impl World {
             let timeline = self.wal.timeline(place.branch);
             branch = self.wal.fork(Some(place), timeline, directory.incarnation);
         }
-        let lsn = self.wal.append(branch, CHECKPOINT_BYTES, 0);
+        let lsn = self.wal.append(branch, CHECKPOINT_BYTES);
         if let Some(directory) = self.directory_mut(pod) {
             directory.branch = branch;
             directory.written = lsn;
@@ -148,7 +141,7 @@ impl World {
         let Some(branch) = self.directory(pod).map(|directory| directory.branch) else {
             return false;
         };
-        let lsn = self.wal.append(branch, bytes, commit);
+        let lsn = self.wal.append(branch, bytes);
         if let Some(directory) = self.directory_mut(pod) {
             directory.written = lsn;
         }
@@ -356,8 +349,11 @@ impl World {
         self.after(slow, Event::CheckpointerTakesNames { pod, run });
         let open: Vec<u64> = self.connections_of(pod, run);
         for connection in open {
-            let slow =
-                if self.random.chance(50) { self.random.millis(50, 600) } else { self.random.millis(1, 40) };
+            let slow = if self.random.chance(50) {
+                self.random.millis(50, 600)
+            } else {
+                self.random.millis(1, 40)
+            };
             self.after(slow, Event::WalSenderTakesNames { connection });
         }
         true
@@ -426,7 +422,8 @@ impl World {
     /// A process died: its peers learn it at once if the network carries the reset, else by silence.
     fn reset(&mut self, connection: u64) {
         let Some(link) = self.connections.get(&connection) else { return };
-        if self.pods_linked(link.primary, link.standby) && self.pods_linked(link.standby, link.primary)
+        if self.pods_linked(link.primary, link.standby)
+            && self.pods_linked(link.standby, link.primary)
         {
             self.disconnect(connection);
         }
@@ -506,11 +503,11 @@ impl World {
         }
         let (held, known) = (own.written_place(), theirs.known_timeline);
         let (branch_end, branch) = (theirs.flushed_place(), theirs.branch);
+        let incarnation = own.incarnation;
         if !self.wal.holds(branch_end, held) {
             // The numbers agree and the content does not: this is what rule 13 must prevent.
             self.found_corruption(pod, upstream);
         }
-        let incarnation = own.incarnation;
         let connection = self.fresh();
         let now = self.now;
         self.connections.insert(
@@ -587,7 +584,7 @@ impl World {
     }
 
     /// `pg_ctl promote`, after placeholder history files up to `above` were put in place.
-    pub(crate) fn promote(&mut self, pod: usize, above: u32) -> bool {
+    pub(crate) fn promote(&mut self, pod: usize, above: u32, names: &Names) -> bool {
         if let Some(directory) = self.directory_mut(pod) {
             directory.known_timeline = directory.known_timeline.max(above);
         }
@@ -596,6 +593,7 @@ impl World {
             return false;
         }
         server.phase = Phase::Promoting;
+        server.names = names.clone();
         let (run, lag) = (server.run, server.replay_lag);
         if let Some(connection) = server.receiver {
             self.disconnect(connection);
@@ -619,7 +617,7 @@ impl World {
         let timeline = directory.known_timeline.max(self.wal.timeline(place.branch)) + 1;
         let owner = directory.incarnation;
         let branch = self.wal.fork(Some(place), timeline, owner);
-        let lsn = self.wal.append(branch, CHECKPOINT_BYTES, 0);
+        let lsn = self.wal.append(branch, CHECKPOINT_BYTES);
         if let Some(directory) = self.directory_mut(pod) {
             directory.branch = branch;
             directory.written = lsn;
@@ -669,7 +667,7 @@ impl World {
             return;
         }
         let Some(branch) = self.directory(pod).map(|directory| directory.branch) else { return };
-        let lsn = self.wal.append(branch, CHECKPOINT_BYTES, 0);
+        let lsn = self.wal.append(branch, CHECKPOINT_BYTES);
         if let Some(directory) = self.directory_mut(pod) {
             directory.written = lsn;
             directory.flushed = lsn;
@@ -687,9 +685,10 @@ impl World {
     fn end_of_shutdown(&mut self, pod: usize) {
         let Some(server) = self.server(pod) else { return };
         let (run, Some(end)) = (server.run, server.shutdown_end) else { return };
-        let missing = self.connections.values().any(|link| {
-            link.primary == pod && link.primary_run == run && link.acknowledged < end
-        });
+        let missing = self
+            .connections
+            .values()
+            .any(|link| link.primary == pod && link.primary_run == run && link.acknowledged < end);
         if !missing {
             self.after(1000, Event::ServerGone { pod, run });
         }
@@ -704,8 +703,11 @@ impl World {
         server.phase = Phase::Quitting;
         server.pending.clear();
         let run = server.run;
-        let takes =
-            if self.random.chance(40) { self.random.millis(500, 6000) } else { self.random.millis(1, 30) };
+        let takes = if self.random.chance(40) {
+            self.random.millis(500, 6000)
+        } else {
+            self.random.millis(1, 30)
+        };
         self.after(takes, Event::ServerGone { pod, run });
         story!(self, "{}: immediate shutdown", self.pod_name(pod));
     }
@@ -761,8 +763,7 @@ impl World {
     pub(crate) fn forget_unflushed(&mut self, volume: usize) {
         let Some(directory) = self.volumes[volume].directory.as_mut() else { return };
         directory.written = directory.flushed;
-        let (branch, flushed, owner) =
-            (directory.branch, directory.flushed, directory.incarnation);
+        let (branch, flushed, owner) = (directory.branch, directory.flushed, directory.incarnation);
         if self.wal.owner(branch) == owner {
             self.wal.truncate(branch, flushed);
         }

@@ -22,8 +22,6 @@ pub(crate) struct Place {
 struct BranchWal {
     parent: Option<Place>,
     timeline: u32,
-    /// End of each commit record, ascending.
-    commits: Vec<(u64, Commit)>,
     end: u64,
     /// The directory that writes on it.
     owner: u64,
@@ -40,7 +38,7 @@ impl Wal {
     pub(crate) fn fork(&mut self, parent: Option<Place>, timeline: u32, owner: u64) -> Branch {
         let end = parent.map_or(0, |at| at.lsn);
         let parent = parent.map(|at| self.settle(at));
-        self.branches.push(BranchWal { parent, timeline, commits: Vec::new(), end, owner });
+        self.branches.push(BranchWal { parent, timeline, end, owner });
         Branch(self.branches.len() - 1)
     }
 
@@ -62,12 +60,9 @@ impl Wal {
     }
 
     /// Appends a record of `length` bytes and returns its end.
-    pub(crate) fn append(&mut self, branch: Branch, length: u64, commit: Commit) -> u64 {
+    pub(crate) fn append(&mut self, branch: Branch, length: u64) -> u64 {
         let wal = &mut self.branches[branch.0];
         wal.end += length.max(1);
-        if commit != 0 {
-            wal.commits.push((wal.end, commit));
-        }
         wal.end
     }
 
@@ -76,8 +71,6 @@ impl Wal {
         let start = self.start(branch);
         let wal = &mut self.branches[branch.0];
         wal.end = wal.end.min(lsn.max(start));
-        let end = wal.end;
-        wal.commits.retain(|&(at, _)| at <= end);
     }
 
     /// The same content under the branch that wrote its last byte: a place at the very start of a
@@ -110,32 +103,6 @@ impl Wal {
         }
     }
 
-    /// How far two copies are equal.
-    pub(crate) fn common(&self, a: Place, b: Place) -> u64 {
-        let mut best = 0;
-        let mut at = a;
-        loop {
-            let mut other = b;
-            loop {
-                if other.branch == at.branch {
-                    best = best.max(at.lsn.min(other.lsn));
-                }
-                match self.of(other.branch).parent {
-                    Some(parent) => {
-                        other = Place { branch: parent.branch, lsn: parent.lsn.min(other.lsn) };
-                    }
-                    None => break,
-                }
-            }
-            match self.of(at.branch).parent {
-                Some(parent) => {
-                    at = Place { branch: parent.branch, lsn: parent.lsn.min(at.lsn) };
-                }
-                None => return best,
-            }
-        }
-    }
-
     /// Timeline numbers of a branch's past with the LSN where each begins, oldest first.
     pub(crate) fn history(&self, branch: Branch) -> Vec<(u32, u64)> {
         let mut steps = vec![(self.timeline(branch), self.start(branch))];
@@ -147,34 +114,6 @@ impl Wal {
         steps.reverse();
         steps
     }
-
-    /// The branches of a place's past with the LSN where each begins, oldest first.
-    pub(crate) fn past(&self, branch: Branch) -> Vec<(Branch, u64)> {
-        let mut steps = vec![(branch, self.start(branch))];
-        let mut at = branch;
-        while let Some(parent) = self.of(at).parent {
-            steps.push((parent.branch, self.start(parent.branch)));
-            at = parent.branch;
-        }
-        steps.reverse();
-        steps
-    }
-
-    /// All client writes that a copy ending at `place` holds.
-    pub(crate) fn commits(&self, place: Place) -> Vec<Commit> {
-        let mut found = Vec::new();
-        let mut at = Some(place);
-        while let Some(place) = at {
-            let wal = self.of(place.branch);
-            found.extend(
-                wal.commits.iter().filter(|&&(lsn, _)| lsn <= place.lsn).map(|&(_, commit)| commit),
-            );
-            at = wal
-                .parent
-                .map(|parent| Place { branch: parent.branch, lsn: parent.lsn.min(place.lsn) });
-        }
-        found
-    }
 }
 
 #[cfg(test)]
@@ -184,13 +123,13 @@ mod tests {
     fn world() -> (Wal, Branch, Branch, Branch) {
         let mut wal = Wal::default();
         let first = wal.fork(None, 1, 1);
-        for commit in 1..=10 {
-            wal.append(first, 10, commit);
+        for _ in 1..=10 {
+            wal.append(first, 10);
         }
         let left = wal.fork(Some(Place { branch: first, lsn: 60 }), 2, 2);
         let right = wal.fork(Some(Place { branch: first, lsn: 80 }), 2, 3);
-        wal.append(left, 10, 11);
-        wal.append(right, 10, 12);
+        wal.append(left, 10);
+        wal.append(right, 10);
         (wal, first, left, right)
     }
 
@@ -201,7 +140,6 @@ mod tests {
         assert!(wal.holds(left_end, Place { branch: first, lsn: 60 }));
         assert!(!wal.holds(left_end, Place { branch: first, lsn: 61 }));
         assert!(!wal.holds(left_end, Place { branch: right, lsn: 81 }));
-        assert_eq!(wal.common(left_end, Place { branch: right, lsn: 90 }), 60);
     }
 
     #[test]
@@ -217,16 +155,13 @@ mod tests {
     #[test]
     fn a_place_at_the_start_of_a_branch_belongs_to_its_parent() {
         let (wal, first, left, _) = world();
-        assert_eq!(
-            wal.settle(Place { branch: left, lsn: 60 }),
-            Place { branch: first, lsn: 60 }
-        );
+        assert_eq!(wal.settle(Place { branch: left, lsn: 60 }), Place { branch: first, lsn: 60 });
     }
 
     #[test]
     fn a_power_loss_takes_commits_away() {
         let (mut wal, first, _, _) = world();
         wal.truncate(first, 95);
-        assert_eq!(wal.commits(Place { branch: first, lsn: 100 }).len(), 9);
+        assert_eq!(wal.append(first, 10), 105, "it is written anew from there");
     }
 }

@@ -146,6 +146,8 @@ pub(crate) struct World {
     pub(crate) commits: Commit,
     /// The mutation of this model: a standby tells of WAL that it has not flushed.
     pub(crate) standby_acknowledges_before_flush: bool,
+    /// The cluster was deleted: nothing is left to judge.
+    pub(crate) ended: bool,
     queue: BinaryHeap<Reverse<Queued>>,
     sequence: u64,
     ids: u64,
@@ -172,6 +174,7 @@ impl World {
             counts: Counts::default(),
             commits: 0,
             standby_acknowledges_before_flush: settings.model_mutant,
+            ended: false,
             queue: BinaryHeap::new(),
             sequence: 0,
             ids: 0,

@@ -1,0 +1,117 @@
+//! The mutation check: each clause of the protocol is switched off, and one rule of the model of
+//! PostgreSQL; the simulator must notice.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+use matriarch_plan::protocol::Mutation;
+
+use crate::{
+    run::{Outcome, Variation, run},
+    schedules,
+};
+
+/// How often each named schedule is played against each mutation.
+const TIMES: u64 = 3;
+
+/// What is switched off.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mutant {
+    /// A clause of the protocol.
+    Clause(Mutation),
+    /// A standby of the model acknowledges before it has flushed.
+    AcknowledgesBeforeFlush,
+}
+
+/// Where it was noticed.
+#[derive(Clone, Debug)]
+pub(crate) struct Verdict {
+    pub(crate) mutant: Mutant,
+    /// Schedule or seed, and the invariant.
+    pub(crate) found: Option<(String, &'static str)>,
+}
+
+/// All mutants.
+pub(crate) fn mutants() -> Vec<Mutant> {
+    let mut mutants: Vec<Mutant> = Mutation::ALL.iter().copied().map(Mutant::Clause).collect();
+    mutants.push(Mutant::AcknowledgesBeforeFlush);
+    mutants
+}
+
+fn variation(mutant: Mutant) -> Variation {
+    match mutant {
+        Mutant::Clause(mutation) => Variation { mutation: Some(mutation), ..Variation::default() },
+        Mutant::AcknowledgesBeforeFlush => Variation { model_mutant: true, ..Variation::default() },
+    }
+}
+
+/// Looks for a finding in the named schedules, then in seeds `1..=limit`.
+pub(crate) fn hunt(mutant: Mutant, limit: u64) -> Verdict {
+    let variation = variation(mutant);
+    let invariant = |outcome: &Outcome| outcome.finding.as_ref().map(|finding| finding.invariant);
+    for schedule in schedules::all() {
+        for times in 1..=TIMES {
+            if let Some(invariant) = invariant(&schedules::play(&schedule, times, variation)) {
+                let place = format!("schedule {} ({times})", schedule.name);
+                return Verdict { mutant, found: Some((place, invariant)) };
+            }
+        }
+    }
+    for seed in 1..=limit {
+        if let Some(invariant) = invariant(&run(seed, variation)) {
+            return Verdict { mutant, found: Some((format!("seed {seed}"), invariant)) };
+        }
+    }
+    Verdict { mutant, found: None }
+}
+
+/// Hunts all mutants and prints the table; true if all were found.
+pub(crate) fn table(limit: u64, threads: u64, print: &mut dyn FnMut(String)) -> bool {
+    let all = mutants();
+    let next = AtomicUsize::new(0);
+    let mut verdicts: Vec<(usize, Verdict)> = Vec::new();
+    thread::scope(|scope| {
+        let work = || {
+            let mut done = Vec::new();
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(&mutant) = all.get(index) else { return done };
+                done.push((index, hunt(mutant, limit)));
+            }
+        };
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            match worker.join() {
+                Ok(done) => verdicts.extend(done),
+                Err(cause) => std::panic::resume_unwind(cause),
+            }
+        }
+    });
+    verdicts.sort_by_key(|(index, _)| *index);
+    let found = verdicts.iter().filter(|(_, verdict)| verdict.found.is_some()).count();
+    for (_, verdict) in &verdicts {
+        let name = match verdict.mutant {
+            Mutant::Clause(mutation) => format!("{mutation:?}"),
+            Mutant::AcknowledgesBeforeFlush => "model: acknowledges before flush".to_owned(),
+        };
+        match &verdict.found {
+            Some((place, invariant)) => print(format!("{name:<34} {invariant:<9} {place}")),
+            None => print(format!("{name:<34} NOT FOUND in the schedules and {limit} seeds")),
+        }
+    }
+    print(format!("{found} of {} mutants found", verdicts.len()));
+    found == verdicts.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_enough_mutants_and_the_model_has_one() {
+        assert!(Mutation::ALL.len() >= 25);
+        assert_eq!(mutants().len(), Mutation::ALL.len() + 1);
+    }
+}
