@@ -97,7 +97,7 @@ pub(crate) const KINDS: [Kind; 29] = [
 ];
 
 /// A fault or its end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
     /// Draw a kind by the swarm's weights, and the next one after it.
     Draw,

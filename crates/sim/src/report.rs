@@ -95,7 +95,7 @@ impl Summary {
         self.counts.add(&outcome.counts);
         match &outcome.finding {
             Some(finding) => {
-                self.findings.push((seed, format!("{} {}", finding.invariant, finding.what)))
+                self.findings.push((seed, format!("{} {}", finding.invariant, finding.what)));
             }
             None if outcome.length < 600 * crate::SECOND || outcome.counts.faults < 5 => {
                 self.quiet.push(seed);
