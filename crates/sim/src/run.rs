@@ -165,8 +165,8 @@ impl World {
             instance.excluded = false;
         }
         self.api.directives += 1;
-        self.swarm.weights.clear();
         let spared = if may_spare { self.spare_machine() } else { None };
+        self.swarm.weights.clear();
         for machine in 0..self.machines.len() {
             self.thaw_machine(machine);
             if spared != Some(machine) {
