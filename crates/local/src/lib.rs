@@ -14,3 +14,5 @@ pub mod processes;
 pub mod proxy;
 pub mod up;
 pub mod user;
+
+pub mod apiserver;

@@ -1,0 +1,285 @@
+//! Making an object fit its schema: unknown fields, defaults, and the rules of values.
+
+use kube_cel::{RootContext, Validator};
+use serde_json::Value;
+
+use crate::{
+    Cause, FieldValidation, Refusal, ResourceType, Target, WriteOptions, event, object, schema,
+};
+
+mod values;
+
+/// Reads the body of a request: kind, unknown fields, defaults.
+pub(crate) fn decode(
+    resource: &ResourceType,
+    target: &Target<'_>,
+    mut body: Value,
+    options: &WriteOptions,
+) -> Result<(Value, Vec<String>), Refusal> {
+    check_kind(resource, target, &mut body)?;
+    let version = resource.version(&target.resource.version).ok_or(Refusal::NoResource)?;
+    if resource.builtin.is_some() {
+        object::drop_nulls(&mut body);
+        if let Some(problem) = mistyped(&version.schema, &body, &resource.kind) {
+            return Err(Refusal::BadRequest(cannot_handle(resource, target, &problem)));
+        }
+    }
+    let mut unknown = Vec::new();
+    prune(&version.schema, &mut body, "", &mut unknown);
+    let mut warnings = Vec::new();
+    if !unknown.is_empty() {
+        let found: Vec<String> =
+            unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
+        match options.field_validation {
+            FieldValidation::Strict => {
+                let problem = format!("strict decoding error: {}", found.join(", "));
+                return Err(Refusal::BadRequest(cannot_handle(resource, target, &problem)));
+            }
+            FieldValidation::Warn => warnings = found,
+            FieldValidation::Ignore => {}
+        }
+    }
+    if resource.builtin.is_none() {
+        default(&version.schema, &mut body);
+    }
+    let mut kept = event::keep(resource, body);
+    let api_version = match resource.storage().0.as_str() {
+        "" => "v1".to_owned(),
+        group => format!("{group}/{}", resource.storage_version()),
+    };
+    object::members(&mut kept).insert("apiVersion".into(), api_version.into());
+    Ok((kept, warnings))
+}
+
+fn cannot_handle(resource: &ResourceType, target: &Target<'_>, problem: &str) -> String {
+    let kind = &resource.kind;
+    format!(
+        "{kind} in version {:?} cannot be handled as a {kind}: {problem}",
+        target.resource.version
+    )
+}
+
+fn check_kind(
+    resource: &ResourceType,
+    target: &Target<'_>,
+    body: &mut Value,
+) -> Result<(), Refusal> {
+    let expected = resource.api_version(&target.resource.version);
+    let Value::Object(members) = body else {
+        return Err(Refusal::BadRequest(cannot_handle(resource, target, "not a JSON object")));
+    };
+    for (field, wanted) in [("apiVersion", &expected), ("kind", &resource.kind)] {
+        match members.get(field).and_then(Value::as_str) {
+            // The typed decoders of built-in kinds fill in what the path says.
+            None | Some("") if resource.builtin.is_some() => {
+                members.insert(field.into(), wanted.as_str().into());
+            }
+            Some(given) if given == wanted => {}
+            None | Some("") => {
+                let shown = Value::Object(members.clone());
+                return Err(Refusal::BadRequest(format!(
+                    "Object '{}' is missing in '{shown}'",
+                    if field == "kind" { "Kind" } else { "apiVersion" }
+                )));
+            }
+            Some(given) if field == "apiVersion" => {
+                return Err(Refusal::BadRequest(format!(
+                    "the API version in the data ({given}) does not match the expected API version ({wanted})"
+                )));
+            }
+            Some(given) => {
+                return Err(Refusal::BadRequest(format!(
+                    "{given} in version {:?} cannot be handled as a {wanted}: converting ({given}) to ({wanted}): unknown conversion",
+                    target.resource.version
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Go's words for a value of the wrong type in a built-in kind.
+fn mistyped(declared: &Value, value: &Value, path: &str) -> Option<String> {
+    let schema = schema::resolve(declared);
+    if schema["x-kubernetes-int-or-string"] == true {
+        return (!(value.is_string() || value.is_number())).then(|| {
+            format!("json: cannot unmarshal {} into Go struct field {path}", json_type(value))
+        });
+    }
+    let expected = match (schema["type"].as_str(), value) {
+        (Some("object"), Value::Object(_))
+        | (Some("array"), Value::Array(_))
+        | (Some("string"), Value::String(_))
+        | (Some("boolean"), Value::Bool(_))
+        | (Some("number"), Value::Number(_))
+        | (None, _) => None,
+        (Some("integer"), Value::Number(number)) if number.is_i64() || number.is_u64() => None,
+        (Some(expected), _) => Some(expected),
+    };
+    if let Some(expected) = expected {
+        let go = match expected {
+            "object" => "struct",
+            "array" => "slice",
+            "boolean" => "bool",
+            "integer" => "int32",
+            other => other,
+        };
+        return Some(format!(
+            "json: cannot unmarshal {} into Go struct field {path} of type {go}",
+            json_type(value)
+        ));
+    }
+    match value {
+        Value::Object(members) => members.iter().find_map(|(field, inner)| {
+            mistyped(schema::member(schema, field)?, inner, &format!("{path}.{field}"))
+        }),
+        Value::Array(items) => items.iter().find_map(|item| mistyped(&schema["items"], item, path)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
+}
+
+pub(crate) fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// Removes fields that the schema does not know, and names them.
+fn prune(declared: &Value, value: &mut Value, path: &str, unknown: &mut Vec<String>) {
+    let schema = schema::resolve(declared);
+    match value {
+        Value::Object(members) => {
+            let keeps =
+                schema::preserves_unknown(schema) || schema["x-kubernetes-int-or-string"] == true;
+            let known = |field: &str| {
+                keeps
+                    || schema::member(schema, field).is_some()
+                    || (path.is_empty() || schema["x-kubernetes-embedded-resource"] == true)
+                        && matches!(field, "apiVersion" | "kind" | "metadata")
+            };
+            let mut gone: Vec<String> =
+                members.keys().filter(|field| !known(field)).cloned().collect();
+            gone.sort();
+            for field in gone {
+                unknown.push(join(path, &field));
+                object::remove(members, &field);
+            }
+            for (field, inner) in members {
+                if path.is_empty() && field == "metadata" {
+                    let metadata = schema::definition(schema::OBJECT_META).unwrap_or(&Value::Null);
+                    prune(metadata, inner, "metadata", unknown);
+                } else if let Some(declared) = schema::member(schema, field) {
+                    prune(declared, inner, &join(path, field), unknown);
+                }
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter_mut().enumerate() {
+                prune(&schema["items"], item, &format!("{path}[{index}]"), unknown);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn join(path: &str, field: &str) -> String {
+    if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
+}
+
+/// Fills in the defaults of a structural schema; null is replaced where it is not allowed.
+pub(crate) fn default(declared: &Value, value: &mut Value) {
+    let schema = schema::resolve(declared);
+    match value {
+        Value::Object(members) => {
+            for (field, inner) in schema["properties"].as_object().into_iter().flatten() {
+                let Some(wanted) = inner.get("default") else {
+                    // A null that the schema does not allow and has no default for is dropped.
+                    if members.get(field).is_some_and(Value::is_null)
+                        && inner["nullable"] != true
+                        && inner.get("type").is_some()
+                    {
+                        object::remove(members, field);
+                    }
+                    continue;
+                };
+                let absent = match members.get(field) {
+                    None => true,
+                    Some(Value::Null) => inner["nullable"] != true,
+                    Some(_) => false,
+                };
+                if absent {
+                    members.insert(field.clone(), wanted.clone());
+                }
+            }
+            for (field, inner) in members {
+                if let Some(declared) = schema::member(schema, field) {
+                    default(declared, inner);
+                }
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                default(&schema["items"], item);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// The rules of values: the schema's for custom resources, Kubernetes' own for built-in kinds.
+pub(crate) fn check(
+    resource: &ResourceType,
+    version: &str,
+    object: &Value,
+    old: Option<&Value>,
+    validator: &Validator,
+) -> Vec<Cause> {
+    let Some(version) = resource.version(version) else { return Vec::new() };
+    if resource.builtin == Some(crate::builtin::Builtin::CustomResourceDefinition) {
+        return crate::definition::check(object);
+    }
+    if resource.builtin.is_some() {
+        return Vec::new();
+    }
+    let mut causes = values::check(&version.schema, object, old);
+    let Some(rules) = &version.rules else { return causes };
+    if !causes.is_empty() {
+        causes.push(Cause::invalid(
+            "<nil>",
+            "null",
+            "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation",
+        ));
+        return causes;
+    }
+    let context = RootContext {
+        api_version: resource.api_version(&version.name),
+        api_group: resource.group.clone(),
+        kind: resource.kind.clone(),
+    };
+    let refused =
+        validator.validate_compiled_with_context(rules, object, old, Some(&context)).err();
+    for error in refused.into_iter().flatten() {
+        causes.push(rule_cause(&version.schema, object, &error));
+    }
+    causes
+}
+
+fn rule_cause(schema: &Value, object: &Value, error: &kube_cel::ValidationError) -> Cause {
+    let field = error.field_path.clone();
+    let shown = values::shown_at(schema, object, &field);
+    match error.reason.as_deref() {
+        Some("FieldValueForbidden") => Cause::forbidden(field, &error.message),
+        Some("FieldValueRequired") => Cause::required(field, &error.message),
+        Some("FieldValueDuplicate") => Cause::duplicate(field, &shown),
+        _ => Cause::invalid(
+            if field.is_empty() { "<nil>".to_owned() } else { field },
+            &shown,
+            &error.message,
+        ),
+    }
+}
