@@ -2,3 +2,4 @@
 
 pub mod local;
 pub mod writer;
+pub mod apiserver;

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 mod answer;
+mod form;
 mod identity;
 mod journal;
 mod logs;

@@ -43,12 +43,58 @@ pub(crate) fn decode(
         default(&version.schema, &mut body);
     }
     let mut kept = event::keep(resource, body);
-    let api_version = match resource.storage().0.as_str() {
+    object::members(&mut kept).insert("apiVersion".into(), kept_version(resource).into());
+    Ok((kept, warnings))
+}
+
+/// Reads the configuration of a server-side apply: fields that the schema does not know are
+/// refused, and nothing is filled in.
+pub(crate) fn configuration(
+    resource: &ResourceType,
+    target: &Target<'_>,
+    mut body: Value,
+) -> Result<Value, Refusal> {
+    check_kind(resource, target, &mut body)?;
+    let version = resource.version(&target.resource.version).ok_or(Refusal::NoResource)?;
+    object::drop_nulls(&mut body);
+    let named = object::name(&body);
+    if !named.is_empty() && named != target.name {
+        return Err(Refusal::BadRequest(format!(
+            "the name of the object ({named}) does not match the name on the URL ({})",
+            target.name
+        )));
+    }
+    if let Some(problem) = mistyped(&version.schema, &body, &resource.kind) {
+        return Err(Refusal::Internal(format!("failed to create typed patch object: {problem}")));
+    }
+    let mut unknown = Vec::new();
+    prune(&version.schema, &mut body, "", &mut unknown);
+    if let Some(path) = unknown.first() {
+        return Err(Refusal::Internal(format!(
+            "failed to create typed patch object ({}/{}; {}, Kind={}): .{path}: field not declared in schema",
+            target.namespace,
+            target.name,
+            resource.api_version(&target.resource.version),
+            resource.kind,
+        )));
+    }
+    let metadata = object::metadata(&mut body);
+    metadata.insert("name".into(), target.name.into());
+    if resource.namespaced {
+        metadata.insert("namespace".into(), target.namespace.into());
+    }
+    object::remove(metadata, "managedFields");
+    let mut kept = event::keep(resource, body);
+    object::members(&mut kept).insert("apiVersion".into(), kept_version(resource).into());
+    Ok(kept)
+}
+
+/// `apiVersion` of kept objects.
+fn kept_version(resource: &ResourceType) -> String {
+    match resource.storage().0.as_str() {
         "" => "v1".to_owned(),
         group => format!("{group}/{}", resource.storage_version()),
-    };
-    object::members(&mut kept).insert("apiVersion".into(), api_version.into());
-    Ok((kept, warnings))
+    }
 }
 
 fn cannot_handle(resource: &ResourceType, target: &Target<'_>, problem: &str) -> String {
@@ -240,11 +286,8 @@ pub(crate) fn check(
     validator: &Validator,
 ) -> Vec<Cause> {
     let Some(version) = resource.version(version) else { return Vec::new() };
-    if resource.builtin == Some(crate::builtin::Builtin::CustomResourceDefinition) {
-        return crate::definition::check(object);
-    }
-    if resource.builtin.is_some() {
-        return Vec::new();
+    if let Some(kind) = resource.builtin {
+        return crate::rules::check(kind, object, old);
     }
     let mut causes = values::check(&version.schema, object, old);
     let Some(rules) = &version.rules else { return causes };

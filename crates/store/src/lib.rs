@@ -7,19 +7,27 @@
 //! (the conformance test in `e2e` compares them).
 
 pub mod builtin;
-pub mod conform;
-pub mod definition;
+mod conform;
+mod defaults;
+mod definition;
 pub mod discovery;
-pub mod event;
+mod event;
+pub mod fields;
 pub mod identity;
+mod jsonpath;
+mod managers;
 pub mod object;
+pub mod openapi;
 pub mod patch;
 pub mod rbac;
 pub mod registry;
+mod rules;
 pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod store;
+pub mod table;
+mod typed;
 
 pub use registry::{Registry, ResourceId, ResourceType};
 pub use status::{Cause, Refusal};

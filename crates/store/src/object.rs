@@ -78,6 +78,12 @@ pub fn metadata(object: &mut Value) -> &mut Members {
     child(object, "metadata")
 }
 
+/// The items of the list at a path of field names; nothing is made where there is none.
+pub fn items_mut<'a>(value: &'a mut Value, path: &[&str]) -> impl Iterator<Item = &'a mut Value> {
+    let found = path.iter().try_fold(value, |inner, field| inner.get_mut(*field));
+    found.and_then(Value::as_array_mut).into_iter().flatten()
+}
+
 /// Writes `value` at a path of field names, making the objects on the way.
 pub fn set(object: &mut Value, path: &[&str], value: Value) {
     let Some((last, parents)) = path.split_last() else { return };

@@ -15,9 +15,12 @@ use crate::{
     status::Subject,
 };
 
+mod apply;
 mod collect;
 mod delete;
 mod history;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use delete::{DeleteOptions, Propagation};
@@ -189,6 +192,16 @@ impl Store {
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// The newest resourceVersion of the CustomResourceDefinitions: it changes whenever the
+    /// OpenAPI documents do.
+    #[must_use]
+    pub fn definitions_revision(&self) -> u64 {
+        self.kept("apiextensions.k8s.io", "customresourcedefinitions", None)
+            .filter_map(|(_, kept)| object::resource_version(kept).parse().ok())
+            .max()
+            .unwrap_or(0)
     }
 
     /// Every object as it is kept.

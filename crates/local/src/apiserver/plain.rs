@@ -3,7 +3,7 @@
 use axum::body::Body;
 use http::{HeaderMap, Response, StatusCode, header};
 use matriarch_store::{
-    Refusal, discovery,
+    Refusal, discovery, openapi,
     rbac::{Attributes, authorize},
 };
 use serde_json::{Value, json};
@@ -44,6 +44,9 @@ pub fn answer(
         }),
         ["apis"] => discovery::groups(registry),
         ["api", version] => discovery::resources(registry, "", version)?,
+        ["openapi", "v3"] => openapi::index(registry, store.definitions_revision()),
+        ["openapi", "v3", "api", version] => openapi::document(registry, "", version)?,
+        ["openapi", "v3", "apis", group, version] => openapi::document(registry, group, version)?,
         ["apis", group] => discovery::group(registry, group)?,
         ["apis", group, version] => discovery::resources(registry, group, version)?,
         _ => return Err(Refusal::NoResource),

@@ -5,15 +5,18 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
 use matriarch_store::{
-    DeleteOptions, ListOptions, Moment, Refusal, ResourceId, Store, Subresource, Target,
+    Cause, DeleteOptions, ListOptions, Moment, Refusal, ResourceId, Store, Subresource, Target,
     WriteOptions, Written, object,
     patch::Patch,
     rbac::{Attributes, authorize},
+    status::Subject,
 };
 use serde_json::{Value, json};
 
 use super::{
-    ApiServer, Caller, answer, plain,
+    ApiServer, Caller, answer,
+    form::Form,
+    plain,
     request::{Parameters, Place, Route},
     watching,
 };
@@ -117,7 +120,8 @@ impl ApiServer {
                 let written = written?;
                 self.settle(revision).await?;
                 let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
-                let mut response = answer::json(code, &written.object);
+                let object = self.formed(request, &written.object)?;
+                let mut response = answer::json(code, &object);
                 answer::warn(&mut response, &written.warnings);
                 Ok(response)
             }
@@ -130,7 +134,18 @@ impl ApiServer {
             (store.get(&target(&request.place)?), store.revision())
         };
         self.settle(revision).await?;
-        Ok(answer::json(StatusCode::OK, &found?))
+        Ok(answer::json(StatusCode::OK, &self.formed(request, &found?)?))
+    }
+
+    /// An object in the form that the client wants; a Status or Scale stays what it is.
+    fn formed(&self, request: &Request, object: &Value) -> Result<Value, Refusal> {
+        let id = &request.place.resource;
+        let resource = self.store().registry().find(id)?;
+        if object["kind"] != resource.kind.as_str() {
+            return Ok(object.clone());
+        }
+        let form = Form::of(&request.headers, &request.parameters);
+        Ok(form.one(&resource, &id.version, object, true, (self.inner.clock)()))
     }
 
     async fn list(&self, request: &Request) -> Result<Response<Body>, Refusal> {
@@ -150,12 +165,9 @@ impl ApiServer {
         if let Some(remaining) = page.remaining {
             metadata["remainingItemCount"] = remaining.into();
         }
-        let list = json!({
-            "kind": resource.list_kind,
-            "apiVersion": resource.api_version(&place.resource.version),
-            "metadata": metadata,
-            "items": page.items,
-        });
+        let form = Form::of(&request.headers, &request.parameters);
+        let version = &place.resource.version;
+        let list = form.list(&resource, version, page.items, metadata, (self.inner.clock)());
         Ok(answer::json(StatusCode::OK, &list))
     }
 
@@ -230,6 +242,12 @@ fn change(
         let options = delete_options(request)?;
         return store.delete(&target(&request.place)?, &options, moment);
     }
+    if verb == "create" && request.place.subresource.as_deref() == Some("binding") {
+        return bind(store, request);
+    }
+    if verb == "create" && request.place.name.is_some() {
+        return Err(Refusal::MethodNotAllowed);
+    }
     let target = target(&request.place)?;
     let resource = store.registry().find(target.resource)?;
     if resource.namespaced && request.place.namespace.is_none() {
@@ -239,23 +257,61 @@ fn change(
     match verb {
         "create" => store.create(&target, read_body(&request.body)?, &options, moment),
         "update" => store.update(&target, read_body(&request.body)?, &options, moment),
-        "patch" => {
-            let body = read_body(&request.body)?;
-            let kind = content_type(&request.headers);
-            let patch = match kind.as_str() {
-                "application/json-patch+json" => Patch::json(body)?,
-                "application/merge-patch+json" => Patch::Merge(body),
-                "application/strategic-merge-patch+json" => Patch::Strategic(body),
-                other => {
-                    return Err(Refusal::UnsupportedMediaType(format!(
-                        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml; not {other}"
-                    )));
-                }
-            };
-            store.patch(&target, &patch, &options, moment)
-        }
+        "patch" => patch(store, moment, request, &target, &options),
         _ => Err(Refusal::MethodNotAllowed),
     }
+}
+
+fn patch(
+    store: &mut Store,
+    moment: &mut Moment<'_>,
+    request: &Request,
+    target: &Target<'_>,
+    options: &WriteOptions,
+) -> Result<Written, Refusal> {
+    let body = read_body(&request.body)?;
+    let kind = content_type(&request.headers);
+    let patch = match kind.as_str() {
+        "application/json-patch+json" => Patch::json(body)?,
+        "application/merge-patch+json" => Patch::Merge(body),
+        "application/strategic-merge-patch+json" => Patch::Strategic(body),
+        "application/apply-patch+yaml" => {
+            if request.parameters.get("fieldManager").is_none() {
+                return Err(Refusal::Invalid {
+                    subject: Subject {
+                        group: "meta.k8s.io".into(),
+                        kind: "PatchOptions".into(),
+                        name: String::new(),
+                    },
+                    causes: vec![Cause::required("fieldManager", "is required for apply patch")],
+                });
+            }
+            return store.apply(target, body, options, moment);
+        }
+        other => {
+            return Err(Refusal::UnsupportedMediaType(format!(
+                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml; not {other}"
+            )));
+        }
+    };
+    store.patch(target, &patch, options, moment)
+}
+
+/// `pods/binding`: a pod is given to a node.
+fn bind(store: &mut Store, request: &Request) -> Result<Written, Refusal> {
+    let pods = ResourceId::new("", "v1", "pods");
+    let place = &request.place;
+    if place.resource != pods {
+        return Err(Refusal::NoResource);
+    }
+    let target = Target {
+        resource: &pods,
+        namespace: place.namespace.as_deref().unwrap_or_default(),
+        name: place.name.as_deref().unwrap_or_default(),
+        subresource: Subresource::None,
+    };
+    let object = store.bind(&target, &read_body(&request.body)?)?;
+    Ok(Written { object, created: true, warnings: Vec::new() })
 }
 
 fn content_type(headers: &HeaderMap) -> String {

@@ -10,7 +10,7 @@ use matriarch_store::{Refusal, Store, WatchCursor, WatchEvent, WatchStart};
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::Instant};
 
-use super::{ApiServer, answer, request::Parameters, resources::Request};
+use super::{ApiServer, answer, form::Form, request::Parameters, resources::Request};
 
 /// How often a quiet watch is told how far it is.
 const BOOKMARKS: Duration = Duration::from_secs(50);
@@ -25,6 +25,9 @@ struct Watching {
     bookmarks: bool,
     until: Instant,
     ended: bool,
+    form: Form,
+    version: String,
+    headings: bool,
 }
 
 /// Answers a watch: a stream that begins at once.
@@ -57,6 +60,9 @@ pub async fn answer(server: &ApiServer, request: &Request) -> Result<Response<Bo
         bookmarks: parameters.flag("allowWatchBookmarks"),
         until: Instant::now() + length.min(LONGEST),
         ended: false,
+        form: Form::of(&request.headers, parameters),
+        version: place.resource.version.clone(),
+        headings: true,
     };
     let lines = stream::unfold(watching, |mut watching| async move {
         let bytes = watching.next().await?;
@@ -102,14 +108,14 @@ impl Watching {
         if let Some(first) = self.first.take()
             && !first.is_empty()
         {
-            return Some(lines(&first));
+            return Some(self.lines(&first));
         }
         let mut bookmark = Instant::now() + BOOKMARKS;
         while !self.ended {
             let durable = *self.durable.borrow_and_update();
             let polled = self.server.store().poll(&mut self.cursor, durable);
             match polled {
-                Ok(events) if !events.is_empty() => return Some(lines(&events)),
+                Ok(events) if !events.is_empty() => return Some(self.lines(&events)),
                 Ok(_) => {}
                 Err(refusal) => {
                     self.ended = true;
@@ -129,7 +135,7 @@ impl Watching {
                     }
                     bookmark = Instant::now() + BOOKMARKS;
                     if self.bookmarks {
-                        return Some(lines(&[self.bookmark()]));
+                        return Some(self.lines(&[self.bookmark()]));
                     }
                 }
             }
@@ -140,12 +146,16 @@ impl Watching {
     fn bookmark(&self) -> WatchEvent {
         Store::bookmark(&self.server.store(), &self.cursor, false)
     }
-}
 
-fn lines(events: &[WatchEvent]) -> Bytes {
-    let mut all = Vec::new();
-    for event in events {
-        all.extend_from_slice(&line(event.kind(), event.object()));
+    fn lines(&mut self, events: &[WatchEvent]) -> Bytes {
+        let now = (self.server.inner.clock)();
+        let mut all = Vec::new();
+        for event in events {
+            let resource = self.cursor.resource();
+            let shown = self.form.one(resource, &self.version, event.object(), self.headings, now);
+            self.headings = false;
+            all.extend_from_slice(&line(event.kind(), &shown));
+        }
+        Bytes::from(all)
     }
-    Bytes::from(all)
 }

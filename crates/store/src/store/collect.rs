@@ -9,6 +9,7 @@ use crate::{ResourceId, object};
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
+const CLAIM: &str = "kubernetes.io/pvc-protection";
 const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 impl Store {
@@ -18,6 +19,7 @@ impl Store {
         let before = self.revision;
         self.collect_orphans(moment);
         self.finish_owners();
+        self.finish_claims();
         self.finish_namespaces(moment);
         self.finish_definitions(moment);
         self.revision != before
@@ -160,6 +162,35 @@ impl Store {
         let grace = changed["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
         let gone = last && grace == 0 && object::is_deleting(&changed);
         self.commit(key.clone(), (!gone).then_some(changed));
+    }
+
+    /// Lets claims go that no pod uses any more.
+    fn finish_claims(&mut self) {
+        let used: Vec<(&str, &str)> = self
+            .kept("", "pods", None)
+            .filter(|(_, pod)| {
+                !matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
+            })
+            .flat_map(|(key, pod)| {
+                let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+                volumes.filter_map(|volume| {
+                    let claim = volume["persistentVolumeClaim"]["claimName"].as_str()?;
+                    Some((key.namespace.as_str(), claim))
+                })
+            })
+            .collect();
+        let free: Vec<ObjectKey> = self
+            .kept("", "persistentvolumeclaims", None)
+            .filter(|(key, claim)| {
+                object::is_deleting(claim)
+                    && object::finalizers(claim).iter().any(|one| one == CLAIM)
+                    && !used.contains(&(key.namespace.as_str(), key.name.as_str()))
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in free {
+            self.drop_finalizer(&key, CLAIM);
+        }
     }
 
     /// Empties namespaces that are being deleted, then removes them.

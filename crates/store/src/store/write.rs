@@ -5,11 +5,15 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    Moment, ObjectKey, Store, Subresource, Target, WriteOptions, Written, has_status, key, present,
-    subject, subject_kind,
+    Moment, ObjectKey, Store, Subresource, Target, WriteOptions, Written, apply::answer,
+    has_status, key, present, subject, subject_kind,
 };
 use crate::{
-    Cause, Refusal, ResourceType, conform, identity, object,
+    Cause, Refusal, ResourceType,
+    builtin::Builtin,
+    conform, identity,
+    managers::{self, Writer},
+    object,
     patch::Patch,
     registry::{ScalePaths, Version},
 };
@@ -20,6 +24,21 @@ pub(super) struct Revision<'a> {
     pub target: &'a Target<'a>,
     pub old: Arc<Value>,
     pub new: Value,
+    /// Whether managedFields are those of the new state already.
+    pub recorded: bool,
+    /// The subresource that managedFields name.
+    pub written_as: Subresource,
+}
+
+impl<'a> Revision<'a> {
+    fn update(
+        resource: &'a Arc<ResourceType>,
+        target: &'a Target<'a>,
+        old: Arc<Value>,
+        new: Value,
+    ) -> Self {
+        Self { resource, target, old, new, recorded: false, written_as: target.subresource }
+    }
 }
 
 pub(super) const STALE: &str =
@@ -38,29 +57,59 @@ impl Store {
         moment: &mut Moment<'_>,
     ) -> Result<Written, Refusal> {
         let resource = self.registry.find(target.resource)?;
-        let (mut object, warnings) = conform::decode(&resource, target, body, options)?;
-        identity::settle(&resource, target.namespace, &mut object, moment)?;
+        let (object, warnings) = conform::decode(&resource, target, body, options)?;
+        let mut written = self.insert(&resource, target, object, false, options, moment)?;
+        written.warnings = warnings;
+        Ok(written)
+    }
+
+    /// The end of every creation. `recorded` says that managedFields are made already.
+    pub(super) fn insert(
+        &mut self,
+        resource: &Arc<ResourceType>,
+        target: &Target<'_>,
+        mut object: Value,
+        recorded: bool,
+        options: &WriteOptions,
+        moment: &mut Moment<'_>,
+    ) -> Result<Written, Refusal> {
+        identity::settle(resource, target.namespace, &mut object, moment)?;
         if !target.name.is_empty() && object::name(&object) != target.name {
             return Err(name_mismatch(object::name(&object), target.name));
         }
-        self.admit(&resource, target.namespace)?;
+        self.admit(resource, target.namespace)?;
         if !object::resource_version(&object).is_empty() {
             return Err(Refusal::BadRequest(
                 "resourceVersion should not be set on objects to be created".into(),
             ));
         }
-        begin(&resource, target, &mut object, moment);
-        self.check(&resource, target, &object, None)?;
-        let place = key(&resource, target.namespace, object::name(&object));
+        let schema = self.kept_schema(resource, target)?;
+        if resource.builtin.is_none() {
+            conform::default(&schema, &mut object);
+        }
+        Self::complete(resource, &mut object, None);
+        begin(resource, target, &mut object, moment);
+        if resource.builtin == Some(Builtin::Service) {
+            self.allocate_address(resource, &mut object, moment)?;
+        }
+        self.check(resource, target, &object, None)?;
+        let place = key(resource, target.namespace, object::name(&object));
         if self.objects.contains_key(&place) {
-            return Err(Refusal::AlreadyExists(subject(&resource, &place.name)));
+            return Err(Refusal::AlreadyExists(subject(resource, &place.name)));
+        }
+        if !recorded {
+            object::remove(object::metadata(&mut object), "managedFields");
+            let api_version = resource.api_version(&target.resource.version);
+            let writer = Writer {
+                name: &options.manager,
+                api_version: &api_version,
+                subresource: Subresource::None,
+                now: moment.now,
+            };
+            managers::record(resource, &schema, None, &mut object, &writer);
         }
         let object = self.keep(place, object, options);
-        Ok(Written {
-            object: present(&resource, &target.resource.version, &object),
-            created: true,
-            warnings,
-        })
+        Ok(answer(resource, target, &object, true, Vec::new()))
     }
 
     /// Refuses a write into a namespace that is not there or is going.
@@ -142,7 +191,7 @@ impl Store {
             Err(refusal) => return Err(refusal),
         };
         if target.subresource == Subresource::Scale {
-            return self.update_scale(&resource, target, old, &body, options);
+            return self.update_scale(&resource, target, old, &body, options, moment);
         }
         let (new, warnings) = conform::decode(&resource, target, body, options)?;
         let named = object::name(&new);
@@ -162,7 +211,7 @@ impl Store {
                 )],
             });
         }
-        self.replace(Revision { resource: &resource, target, old, new }, warnings, options)
+        self.replace(Revision::update(&resource, target, old, new), warnings, options, moment)
     }
 
     /// Changes an object by a patch; server-side apply may create it.
@@ -174,14 +223,14 @@ impl Store {
         target: &Target<'_>,
         patch: &Patch,
         options: &WriteOptions,
-        _moment: &mut Moment<'_>,
+        moment: &mut Moment<'_>,
     ) -> Result<Written, Refusal> {
         let resource = self.registry.find(target.resource)?;
         let old = self.find(&resource, target)?;
         if target.subresource == Subresource::Scale {
             let mut scale = scale_of(&resource, target, &old)?;
             patch.apply(&mut scale, &Value::Null)?;
-            return self.update_scale(&resource, target, old, &scale, options);
+            return self.update_scale(&resource, target, old, &scale, options, moment);
         }
         let version = version_of(&resource, target)?;
         let mut shown = present(&resource, &target.resource.version, &old);
@@ -192,7 +241,7 @@ impl Store {
         }
         patch.apply(&mut shown, &version.schema)?;
         let (new, warnings) = conform::decode(&resource, target, shown, options)?;
-        self.replace(Revision { resource: &resource, target, old, new }, warnings, options)
+        self.replace(Revision::update(&resource, target, old, new), warnings, options, moment)
     }
 
     /// The end of every update: what may not change is put back, the rest checked and kept.
@@ -201,18 +250,31 @@ impl Store {
         mut revision: Revision<'_>,
         warnings: Vec<String>,
         options: &WriteOptions,
+        moment: &mut Moment<'_>,
     ) -> Result<Written, Refusal> {
         let (resource, target) = (revision.resource, revision.target);
         swap_check(&revision)?;
         keep_system_fields(&mut revision);
+        Self::complete(resource, &mut revision.new, Some(&revision.old));
         isolate_status(&mut revision);
         count_generation(&mut revision);
         self.check(resource, target, &revision.new, Some(&revision.old))?;
+        if !revision.recorded {
+            let schema = self.kept_schema(resource, target)?;
+            let api_version = resource.api_version(&target.resource.version);
+            let writer = Writer {
+                name: &options.manager,
+                api_version: &api_version,
+                subresource: revision.written_as,
+                now: moment.now,
+            };
+            managers::record(resource, &schema, Some(&revision.old), &mut revision.new, &writer);
+        }
         let place = key(resource, target.namespace, target.name);
         let done = object::is_deleting(&revision.new)
             && object::finalizers(&revision.new).is_empty()
             && revision.new["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0;
-        let unchanged = revision.new == *revision.old;
+        let unchanged = managers::same_but_times(&revision.new, &revision.old);
         let object = if unchanged && !done {
             revision.old
         } else if done && !options.dry_run {
@@ -221,11 +283,7 @@ impl Store {
         } else {
             self.keep(place, revision.new, options)
         };
-        Ok(Written {
-            object: present(resource, &target.resource.version, &object),
-            created: false,
-            warnings,
-        })
+        Ok(answer(resource, target, &object, false, warnings))
     }
 
     fn update_scale(
@@ -235,6 +293,7 @@ impl Store {
         old: Arc<Value>,
         scale: &Value,
         options: &WriteOptions,
+        moment: &mut Moment<'_>,
     ) -> Result<Written, Refusal> {
         let paths = scale_paths(resource, target)?.clone();
         let mut new = (*old).clone();
@@ -267,8 +326,9 @@ impl Store {
             object::set(&mut new, &["metadata", "resourceVersion"], version.into());
         }
         let whole = Target { subresource: Subresource::None, ..*target };
-        let revision = Revision { resource, target: &whole, old, new };
-        let written = self.replace(revision, Vec::new(), options)?;
+        let mut revision = Revision::update(resource, &whole, old, new);
+        revision.written_as = Subresource::Scale;
+        let written = self.replace(revision, Vec::new(), options, moment)?;
         let object = scale_of(resource, target, &written.object)?;
         Ok(Written { object, ..written })
     }
@@ -289,14 +349,17 @@ fn begin(
     }
     metadata.insert("uid".into(), identity::uid(moment).into());
     metadata.insert("creationTimestamp".into(), identity::time(moment.now).into());
-    if resource.builtin.is_none_or(crate::builtin::Builtin::has_generation) {
+    if resource.builtin.is_none_or(Builtin::has_generation) {
         metadata.insert("generation".into(), 1.into());
     }
     if resource.builtin.is_none() && has_status(resource, target) {
         object::remove(object::members(object), "status");
     }
-    if resource.builtin == Some(crate::builtin::Builtin::CustomResourceDefinition) {
-        crate::definition::complete(object, moment);
+    if let Some(kind) = resource.builtin {
+        crate::defaults::begin(kind, object);
+        if kind == Builtin::CustomResourceDefinition {
+            crate::definition::complete(object, moment);
+        }
     }
 }
 
