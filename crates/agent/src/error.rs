@@ -6,4 +6,44 @@ pub enum Error {
     /// The environment is incomplete.
     #[error("cannot read the environment")]
     Options(#[source] crate::options::Error),
+    /// The identity is none of those that are served.
+    #[error("MATRIARCH_API_IDENTITY is {0:?}, which is no identity")]
+    Identity(String),
+    /// Standard input is not the keeper's socket.
+    #[error("cannot talk to the keeper")]
+    Keeper(#[source] std::io::Error),
+    /// The keeper is gone: nobody would stop PostgreSQL in time any more.
+    #[error("the keeper is gone")]
+    KeeperGone,
+    /// The directories of the pod.
+    #[error("cannot prepare the pod's directories")]
+    Directories(#[source] crate::postgres::data::Error),
+    /// The ledger.
+    #[error("cannot use the ledger")]
+    Ledger(#[source] crate::ledger::Error),
+    /// The Kubernetes API.
+    #[error("cannot use the Kubernetes API")]
+    Kubernetes(#[source] crate::kubernetes::Error),
+    /// The agent's port.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// An error with all its sources, for the log and for reports.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }

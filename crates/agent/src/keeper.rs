@@ -5,7 +5,6 @@
 //! agent may crash, be killed or be replaced by a newer binary while PostgreSQL runs on. The keeper
 //! leaves only after PostgreSQL has stopped.
 
-pub mod deadline;
 pub mod message;
 pub mod processes;
 pub mod start_file;
@@ -23,7 +22,7 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 
 use crate::root::Root;
-use deadline::{Bound, Due};
+use matriarch_plan::protocol::{Keeper as RuleFive, KeeperCommand, KeeperEvent};
 use message::{BootTime, Ending, Notice, Request, SIZE};
 use processes::DirectoryId;
 use start_file::StartFile;
@@ -105,11 +104,31 @@ fn say(level: &str, message: &str) {
 struct Postmaster {
     pid: Pid,
     directory: DirectoryId,
-    bound: Bound,
-    quit_sent: bool,
-    kill_sent: bool,
+    /// Set by an immediate stop: when to kill.
+    fence: Option<BootTime>,
+    by_rule_five: bool,
+    killing: bool,
     /// Set once it has been reaped; it is gone when its directory has no process left.
     ending: Option<Ending>,
+}
+
+impl Postmaster {
+    fn signal(&self, signal: Signal) {
+        if self.ending.is_none() {
+            // Not yet reaped, so the number is still its own.
+            let _gone = kill_process(self.pid, signal);
+        }
+    }
+
+    /// Stopped first, so that it starts no further process meanwhile; a killed postmaster alone
+    /// leaves backends that can still commit (traps H9).
+    fn kill(&mut self) {
+        self.killing = true;
+        self.signal(Signal::STOP);
+        if !processes::kill_directory(self.directory, Some(self.pid)) {
+            self.signal(Signal::KILL);
+        }
+    }
 }
 
 struct Agent {
@@ -125,6 +144,7 @@ struct Keeper {
     children: UnixStream,
     termination: UnixStream,
     postmaster: Option<Postmaster>,
+    rule_five: RuleFive,
     agent: Option<Agent>,
     /// When to start the agent, and how long to wait after its next early death.
     restart_at: BootTime,
@@ -171,6 +191,7 @@ impl Keeper {
             children,
             termination,
             postmaster: None,
+            rule_five: RuleFive::new(),
             agent: None,
             restart_at: BootTime::default(),
             restart_wait: RESTART_WAIT.0,
@@ -203,8 +224,9 @@ impl Keeper {
 
     fn wait(&self) -> Result<(), Error> {
         let pause = match &self.postmaster {
-            Some(it) if it.ending.is_some() || it.kill_sent => Duration::from_millis(2),
-            Some(postmaster) if postmaster.bound != Bound::None => TICK,
+            Some(it) if it.ending.is_some() || it.killing => Duration::from_millis(2),
+            Some(it) if it.fence.is_some() => Duration::from_millis(10),
+            Some(_) if self.rule_five.right().is_some() => TICK,
             _ if self.agent.is_none() => RESTART_WAIT.0,
             _ => Duration::from_secs(1),
         };
@@ -271,7 +293,7 @@ impl Keeper {
         let running = self.postmaster.as_ref();
         self.tell(Notice::Hello {
             postmaster: running.map_or(0, |it| it.pid.as_raw_nonzero().get().unsigned_abs()),
-            valid_until: running.and_then(|it| it.bound.valid_until()),
+            right: self.rule_five.right(),
             terminating: self.terminating,
             locked: self.lock.is_some(),
         });
@@ -321,31 +343,16 @@ impl Keeper {
     fn obey(&mut self, request: Request) {
         match request {
             Request::Start => self.start_postgres(),
-            Request::Signal(signal) => self.signal_postmaster(signal.signal()),
-            Request::Pet { valid_until, duration } => {
-                if let Some(postmaster) = &mut self.postmaster
-                    && !postmaster.quit_sent
-                {
-                    postmaster.bound = Bound::of_right(valid_until, duration);
+            Request::Signal(signal) => {
+                if let Some(postmaster) = &self.postmaster {
+                    postmaster.signal(signal.signal());
                 }
             }
-            Request::Fence { grace } => {
-                if let Some(postmaster) = &mut self.postmaster {
-                    let lost = Bound::lost(BootTime::now(), grace);
-                    postmaster.bound = postmaster.bound.sooner(lost);
-                }
-            }
+            Request::Arm(right) => self.follow(KeeperEvent::Armed(Some(right))),
+            Request::Disarm => self.follow(KeeperEvent::Armed(None)),
+            Request::Fence { grace } => self.fence(grace),
             Request::Alive => {}
             Request::Leave => self.leaving = true,
-        }
-    }
-
-    fn signal_postmaster(&self, signal: Signal) {
-        if let Some(postmaster) = &self.postmaster
-            && postmaster.ending.is_none()
-        {
-            // Not yet reaped, so the number is still its own.
-            let _gone = kill_process(postmaster.pid, signal);
         }
     }
 
@@ -364,7 +371,7 @@ impl Keeper {
     }
 
     fn try_start_postgres(&mut self) -> Result<Pid, u32> {
-        if self.postmaster.is_some() {
+        if self.postmaster.is_some() || !self.rule_five.may_start(BootTime::now().moment()) {
             return Err(message::ALREADY_RUNNING);
         }
         self.lock_volume();
@@ -394,11 +401,12 @@ impl Keeper {
         self.postmaster = Some(Postmaster {
             pid,
             directory,
-            bound: Bound::None,
-            quit_sent: false,
-            kill_sent: false,
+            fence: None,
+            by_rule_five: false,
+            killing: false,
             ending: None,
         });
+        self.follow(KeeperEvent::PostmasterStarted);
         Ok(pid)
     }
 
@@ -440,34 +448,43 @@ impl Keeper {
         }
     }
 
-    /// Rule 5.
+    /// Rule 5, and the kill of an immediate stop.
     fn enforce(&mut self, now: BootTime) {
-        let Some(postmaster) = &mut self.postmaster else { return };
-        if postmaster.ending.is_some() {
-            return;
+        self.follow(KeeperEvent::Tick);
+        if let Some(postmaster) = &mut self.postmaster
+            && (postmaster.killing || postmaster.fence.is_some_and(|kill| now >= kill))
+        {
+            postmaster.kill();
         }
-        match postmaster.bound.due(now) {
-            Due::Nothing => {}
-            Due::Quit => {
-                if !postmaster.quit_sent {
-                    postmaster.quit_sent = true;
+    }
+
+    /// Tells the rule what happened and does what it says.
+    fn follow(&mut self, event: KeeperEvent) {
+        for command in self.rule_five.on(event, BootTime::now().moment()) {
+            let Some(postmaster) = &mut self.postmaster else { return };
+            postmaster.by_rule_five = true;
+            match command {
+                KeeperCommand::QuitPostmaster => {
                     say("warning", "the right to accept writes runs out: PostgreSQL is stopped");
-                    let _gone = kill_process(postmaster.pid, Signal::QUIT);
+                    postmaster.signal(Signal::QUIT);
+                }
+                KeeperCommand::FreezePostmaster => postmaster.signal(Signal::STOP),
+                // One after the other and again until nothing is left, without waiting here.
+                KeeperCommand::KillProcesses | KeeperCommand::KillPostmaster => {
+                    if !postmaster.killing {
+                        say("warning", "the right to accept writes has run out: kill");
+                    }
+                    postmaster.kill();
                 }
             }
-            Due::Kill => {
-                if !postmaster.kill_sent {
-                    say("warning", "the right to accept writes has run out: PostgreSQL is killed");
-                }
-                postmaster.quit_sent = true;
-                postmaster.kill_sent = true;
-                // Stopped first, so that it starts no further process meanwhile; a killed
-                // postmaster alone leaves backends that can still commit.
-                let _gone = kill_process(postmaster.pid, Signal::STOP);
-                if !processes::kill_directory(postmaster.directory, Some(postmaster.pid)) {
-                    let _gone = kill_process(postmaster.pid, Signal::KILL);
-                }
-            }
+        }
+    }
+
+    fn fence(&mut self, grace: Duration) {
+        if let Some(postmaster) = &mut self.postmaster {
+            postmaster.signal(Signal::QUIT);
+            let kill = BootTime::now().after(grace);
+            postmaster.fence = Some(postmaster.fence.map_or(kill, |before| before.min(kill)));
         }
     }
 
@@ -478,8 +495,9 @@ impl Keeper {
         if processes::kill_directory(postmaster.directory, None) {
             return;
         }
-        let by_rule_five = postmaster.quit_sent;
+        let by_rule_five = postmaster.by_rule_five;
         self.postmaster = None;
+        self.follow(KeeperEvent::ProcessesGone);
         say("info", &format!("PostgreSQL ended: {ending:?}"));
         self.tell(Notice::Exited { ending, by_rule_five });
         if self.terminating && self.agent.is_none() {

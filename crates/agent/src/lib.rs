@@ -5,24 +5,200 @@
 //! its child: it carries out the commands of the protocol's state machine
 //! (`matriarch_plan::protocol`), configures PostgreSQL and reports.
 
+pub mod access;
+pub mod certificates;
+pub mod configuration;
+pub mod driver;
+pub mod endpoint;
+pub mod error;
+pub mod health;
 pub mod keeper;
+pub mod kubernetes;
+pub mod lease;
+pub mod ledger;
+pub mod logs;
+pub mod metrics;
 pub mod options;
+pub mod peers;
+pub mod postgres;
+pub mod report;
 pub mod root;
+pub mod scripts;
+pub mod settings;
 pub mod status;
 
+pub use error::Error;
 pub use keeper::KeeperOptions;
 pub use options::AgentOptions;
 pub use root::Root;
 
-mod error;
-pub use error::Error;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
-/// Runs the agent until the pod ends.
+use matriarch_api::identity::Identity;
+use matriarch_plan::protocol as plan;
+use tokio::sync::{mpsc, watch};
+
+use driver::context::{Context, with};
+use driver::link::{Hello, KeeperLink};
+use driver::tend::{Tended, Tender};
+use driver::{Driver, Input, Outlets, Parts};
+use postgres::data;
+
+/// Runs the agent until the pod ends. Standard input is the socket to the keeper.
 ///
 /// # Errors
 /// If it cannot go on; the keeper then starts a new one.
-#[expect(clippy::unused_async, reason = "the binary awaits it; the event loop lands behind it")]
 pub async fn run(options: AgentOptions) -> Result<(), Error> {
-    tracing::info!(instance = options.instance, "agent starts");
-    Ok(())
+    // A provider that is already installed is this one.
+    let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    logs::begin(&options.root, &options.instance);
+    tracing::info!(instance = options.instance, version = env!("CARGO_PKG_VERSION"), "agent");
+    let identity: Identity =
+        options.identity.parse().map_err(|_| Error::Identity(options.identity.clone()))?;
+    let root = &options.root;
+    for directory in [root.volume(), root.state(), root.run(), root.log(), root.certificates()] {
+        data::make_directory(&directory).map_err(Error::Directories)?;
+    }
+    let (inputs, received) = mpsc::unbounded_channel();
+    let (link, hello) = open_link(&inputs).await?;
+    let client = kubernetes::connect(&options, None).map_err(Error::Kubernetes)?;
+    let (known_sender, known) = watch::channel(settings::Known::load(root).map(Arc::new));
+    let context = Context::new(options.clone(), identity, client.clone(), link, known);
+    let (ledger_file, ledger) = ledger::LedgerFile::open(root).map_err(Error::Ledger)?;
+    let incarnation = incarnation(root).map_err(Error::Directories)?;
+    with(&context.incarnation, |it| it.clone_from(&incarnation));
+    let config = plan::Config {
+        name: plan::InstanceName(options.instance.clone()),
+        pod_uid: plan::PodUid(options.pod_uid.clone()),
+        container_id: plan::ContainerId(container_id()),
+        address: plan::Address {
+            host: options.address.to_string(),
+            postgres_port: options::POSTGRES_PORT,
+            agent_port: options::AGENT_PORT,
+        },
+        seed: rand::random(),
+    };
+    let ledger = ledger.unwrap_or_else(|| plan::Ledger {
+        incarnation: incarnation.map(plan::Incarnation),
+        ..plan::Ledger::default()
+    });
+    let protocol = plan::Protocol::new(config, ledger, driver::now());
+    tokio::spawn(driver::directive::follow(
+        options.clone(),
+        identity,
+        client.clone(),
+        known_sender,
+    ));
+    let endpoint = endpoint::ReadWriteEndpoint::new(client, &options, identity);
+    let parts = prepare(context, protocol, ledger_file, endpoint, inputs).await?;
+    Box::pin(Driver::new(parts).run(received, hello.terminating)).await
+}
+
+async fn open_link(
+    inputs: &mpsc::UnboundedSender<Input>,
+) -> Result<(KeeperLink, Hello), Error> {
+    let (news, mut heard) = mpsc::unbounded_channel();
+    let inputs = inputs.clone();
+    tokio::spawn(async move {
+        while let Some(news) = heard.recv().await {
+            if inputs.send(Input::News(news)).is_err() {
+                return;
+            }
+        }
+    });
+    KeeperLink::open(news).await
+}
+
+/// The incarnation of the data directory; one is made for a directory that has none.
+fn incarnation(root: &Root) -> Result<Option<String>, data::Error> {
+    if data::look(root)? == data::Found::Empty {
+        return Ok(None);
+    }
+    if let Some(found) = data::incarnation(root)? {
+        return Ok(Some(found));
+    }
+    let made = data::new_incarnation();
+    data::adopt(root, &made)?;
+    Ok(Some(made))
+}
+
+/// What tells the container's lives apart: the keeper is started once in each.
+fn container_id() -> String {
+    let keeper = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    let path = Root::processes().join(keeper.to_string()).join("stat");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let started = text
+        .get(text.rfind(')').map_or(0, |at| at + 2)..)
+        .and_then(|rest| rest.split(' ').nth(19).map(ToOwned::to_owned))
+        .unwrap_or_default();
+    format!("keeper-{keeper}-{started}")
+}
+
+/// Starts everything that runs beside the loop.
+async fn prepare(
+    context: Context,
+    protocol: plan::Protocol,
+    ledger: ledger::LedgerFile,
+    endpoint: endpoint::ReadWriteEndpoint,
+    inputs: mpsc::UnboundedSender<Input>,
+) -> Result<Parts, Error> {
+    let options = context.options.clone();
+    let (health, health_seen) = watch::channel(health::Health::default());
+    let (status, status_seen) = watch::channel(bytes::Bytes::from_static(b"{}"));
+    let (report, reports) = watch::channel(Default::default());
+    let (figures, figures_seen) = watch::channel(metrics::Figures::default());
+    let (seen, seen_now) = watch::channel(driver::observe::Seen::default());
+    let (holder, holder_now) = watch::channel(false);
+    let (tended_sender, tended) = watch::channel(Tended::default());
+    let positions = Arc::new(Mutex::new(std::collections::BTreeMap::new()));
+    let peers = peers::client::Peers::new(plan::InstanceName(options.instance.clone()));
+    let server_tls = peers::server::ServerTls::default();
+    let (questions, mut asked) = mpsc::channel(64);
+    let forward = inputs.clone();
+    tokio::spawn(async move {
+        while let Some(question) = asked.recv().await {
+            if forward.send(Input::Question(question)).is_err() {
+                return;
+            }
+        }
+    });
+    let server = peers::server::Server {
+        tls: server_tls.clone(),
+        questions,
+        health: health_seen,
+        status: status_seen.clone(),
+    };
+    let address = SocketAddr::new(options.address, options::AGENT_PORT);
+    let taken = |address: SocketAddr| {
+        move |source| Error::Listen { address: address.to_string(), source }
+    };
+    server.listen(address).await.map_err(taken(address))?;
+    let address = SocketAddr::new(options.address, options::METRICS_PORT);
+    let installation = context.installation.clone();
+    let version =
+        move || with(&installation, |it| it.as_ref().map(|it| it.version.to_string()));
+    let cluster = options.cluster.clone();
+    metrics::listen(address, context.identity, cluster, figures_seen, version)
+        .await
+        .map_err(taken(address))?;
+    status::serve(&options.root, status_seen).map_err(|source| Error::Listen {
+        address: options.root.agent_socket().display().to_string(),
+        source,
+    })?;
+    tokio::spawn(report::publish(context.clone(), reports));
+    tokio::spawn(driver::watch_for_hanging(context.clone(), seen_now.clone(), inputs.clone()));
+    let tender = Tender {
+        context: context.clone(),
+        server_tls,
+        peers: peers.clone(),
+        endpoint: endpoint.clone(),
+        seen: seen_now,
+        positions: positions.clone(),
+        tended: tended_sender,
+        holder: holder_now,
+    };
+    tokio::spawn(tender.run());
+    let outlets = Outlets { health, status, report, figures, seen, holder };
+    Ok(Parts { context, protocol, ledger, peers, endpoint, inputs, outlets, tended, positions })
 }

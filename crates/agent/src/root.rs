@@ -131,6 +131,13 @@ impl Root {
         found
     }
 
+    /// Where user ids have names. On Kubernetes the operator mounts it; the C library, which is
+    /// never asked, reads the same file for PostgreSQL.
+    #[must_use]
+    pub fn passwd() -> &'static Path {
+        Path::new("/etc/passwd")
+    }
+
     /// The kernel's view of the processes. It does not depend on the root.
     #[must_use]
     pub fn processes() -> &'static Path {

@@ -43,3 +43,35 @@ pub fn print() -> Result<(), Error> {
     let mut output = std::io::stdout();
     output.write_all(&answer).and_then(|()| output.flush()).map_err(Error::Print)
 }
+
+/// Answers everybody who connects to the agent's socket with the status document.
+///
+/// # Errors
+/// If the socket cannot be made.
+pub fn serve(
+    root: &Root,
+    status: tokio::sync::watch::Receiver<bytes::Bytes>,
+) -> std::io::Result<()> {
+    use tokio::io::AsyncWriteExt;
+    let path = root.agent_socket();
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = tokio::net::UnixListener::bind(&path)?;
+    tokio::spawn(async move {
+        loop {
+            let Ok((mut stream, _)) = listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let document = status.borrow().clone();
+            tokio::spawn(async move {
+                // Whoever asked may have gone away.
+                let _gone = stream.write_all(&document).await;
+                let _gone = stream.shutdown().await;
+            });
+        }
+    });
+    Ok(())
+}

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use matriarch_plan::protocol::{Moment, Right, Span};
+
 /// Bytes of every message.
 pub const SIZE: usize = 32;
 
@@ -35,10 +37,10 @@ impl BootTime {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// Milliseconds since the machine's start.
+    /// As the protocol has it.
     #[must_use]
-    pub fn milliseconds(self) -> u64 {
-        self.0 / 1_000_000
+    pub fn moment(self) -> Moment {
+        Moment(self.0 / 1_000_000)
     }
 }
 
@@ -86,15 +88,12 @@ pub enum Request {
     Start,
     /// Signal the postmaster, if it runs.
     Signal(PostmasterSignal),
-    /// PostgreSQL may accept writes until then; `duration` is D, from which the times of rule 5
-    /// are counted. Once given, the bound stays until PostgreSQL has stopped.
-    Pet {
-        /// End of the right.
-        valid_until: BootTime,
-        /// D.
-        duration: Duration,
-    },
-    /// The right is gone (rule 2): SIGQUIT now, kill after `grace`.
+    /// PostgreSQL may accept writes for as long as this right lasts; the times of rule 5 are
+    /// counted from it.
+    Arm(Right),
+    /// PostgreSQL is no primary: no limit.
+    Disarm,
+    /// An immediate stop: SIGQUIT now, kill after `grace`.
     Fence {
         /// Time between SIGQUIT and the kill.
         grace: Duration,
@@ -121,8 +120,8 @@ pub enum Notice {
     Hello {
         /// The running postmaster, 0 if none.
         postmaster: u32,
-        /// End of the right, if one was given since PostgreSQL's start.
-        valid_until: Option<BootTime>,
+        /// The right that it has, if it has one.
+        right: Option<Right>,
         /// The pod has been asked to end.
         terminating: bool,
         /// The keeper holds the lock on the data volume.
@@ -187,12 +186,11 @@ impl Request {
                 let index = PostmasterSignal::ALL.iter().position(|one| *one == signal);
                 pack(2, u8::try_from(index.unwrap_or(0)).unwrap_or(0), 0, 0, 0)
             }
-            Self::Pet { valid_until, duration } => {
-                pack(3, 0, 0, valid_until.0, nanoseconds(duration))
-            }
+            Self::Arm(right) => pack(3, 0, 0, right.from.0, right.duration.0),
             Self::Fence { grace } => pack(4, 0, 0, nanoseconds(grace), 0),
             Self::Alive => pack(5, 0, 0, 0, 0),
             Self::Leave => pack(6, 0, 0, 0, 0),
+            Self::Disarm => pack(7, 0, 0, 0, 0),
         }
     }
 
@@ -203,10 +201,11 @@ impl Request {
         match bytes[0] {
             1 => Some(Self::Start),
             2 => PostmasterSignal::ALL.get(usize::from(bytes[1])).copied().map(Self::Signal),
-            3 => Some(Self::Pet { valid_until: BootTime(a), duration: Duration::from_nanos(b) }),
+            3 => Some(Self::Arm(Right { from: Moment(a), duration: Span(b) })),
             4 => Some(Self::Fence { grace: Duration::from_nanos(a) }),
             5 => Some(Self::Alive),
             6 => Some(Self::Leave),
+            7 => Some(Self::Disarm),
             _ => None,
         }
     }
@@ -217,11 +216,14 @@ impl Notice {
     #[must_use]
     pub fn encode(self) -> [u8; SIZE] {
         match self {
-            Self::Hello { postmaster, valid_until, terminating, locked } => {
-                let flags = u8::from(valid_until.is_some())
+            Self::Hello { postmaster, right, terminating, locked } => {
+                let flags = u8::from(right.is_some())
                     | (u8::from(terminating) << 1)
                     | (u8::from(locked) << 2);
-                pack(1, 0, flags, u64::from(postmaster), valid_until.map_or(0, |time| time.0))
+                let (from, duration) = right.map_or((0, 0), |it| (it.from.0, it.duration.0));
+                let mut bytes = pack(1, 0, flags, from, duration);
+                bytes[24..28].copy_from_slice(&postmaster.to_le_bytes());
+                bytes
             }
             Self::Started { pid } => pack(2, 0, 0, u64::from(pid), 0),
             Self::StartFailed { error } => pack(3, 0, 0, u64::from(error), 0),
@@ -242,8 +244,9 @@ impl Notice {
         let (a, b, flags) = (number(bytes, 8), number(bytes, 16), bytes[2]);
         match bytes[0] {
             1 => Some(Self::Hello {
-                postmaster: small(a),
-                valid_until: (flags & 1 != 0).then_some(BootTime(b)),
+                postmaster: small(number(bytes, 24)),
+                right: (flags & 1 != 0)
+                    .then_some(Right { from: Moment(a), duration: Span(b) }),
                 terminating: flags & 2 != 0,
                 locked: flags & 4 != 0,
             }),
@@ -271,7 +274,8 @@ mod tests {
     fn every_request_is_read_as_it_was_written() {
         let mut requests = vec![
             Request::Start,
-            Request::Pet { valid_until: BootTime(7), duration: Duration::from_secs(10) },
+            Request::Arm(Right { from: Moment(7), duration: Span(10_000) }),
+            Request::Disarm,
             Request::Fence { grace: Duration::from_millis(1) },
             Request::Alive,
             Request::Leave,
@@ -285,10 +289,10 @@ mod tests {
     #[test]
     fn every_notice_is_read_as_it_was_written() {
         for notice in [
-            Notice::Hello { postmaster: 7, valid_until: None, terminating: true, locked: false },
+            Notice::Hello { postmaster: 7, right: None, terminating: true, locked: false },
             Notice::Hello {
                 postmaster: 0,
-                valid_until: Some(BootTime(9)),
+                right: Some(Right { from: Moment(9), duration: Span(8) }),
                 terminating: false,
                 locked: true,
             },

@@ -1,0 +1,137 @@
+//! Passwords of roles, from Secrets, on the primary only, as SCRAM verifiers: a clear password in a
+//! statement ends up in logs and in pg_stat_statements (CVE-2026-55765).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use matriarch_api::instance::{Access, SecretNames};
+use sha2::{Digest, Sha256};
+
+use crate::postgres::sql::{self, Session, identifier, literal};
+
+/// How long a statement may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Why a role has not its password.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The Secret.
+    #[error("cannot read Secret {name}")]
+    Secret {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: kube::Error,
+    },
+    /// A key is missing.
+    #[error("Secret {name} has no key password")]
+    Key {
+        /// The Secret.
+        name: String,
+    },
+    /// The statement.
+    #[error("cannot set the password of role {role}")]
+    Statement {
+        /// The role.
+        role: String,
+        /// What PostgreSQL said.
+        #[source]
+        source: sql::Error,
+    },
+}
+
+/// What was set by this process, so that it is set again only when it changed.
+#[derive(Debug, Default)]
+pub struct Passwords {
+    /// Role → hash of user, password and system; never the password.
+    set: BTreeMap<String, [u8; 32]>,
+}
+
+impl Passwords {
+    /// Forgets what was set: another instance may have been primary meanwhile.
+    pub fn forget(&mut self) {
+        self.set.clear();
+    }
+
+    /// Sets what differs. Returns Secret name → version in use.
+    ///
+    /// # Errors
+    /// If a Secret cannot be read or PostgreSQL refuses.
+    pub async fn keep(
+        &mut self,
+        session: &Session,
+        secrets: &Api<Secret>,
+        names: &SecretNames,
+        access: &Access,
+    ) -> Result<BTreeMap<String, String>, Error> {
+        let mut versions = BTreeMap::new();
+        if let Some(name) = &names.application
+            && !access.owner.is_empty()
+        {
+            let (password, version) = read(secrets, name).await?;
+            self.set(session, &access.owner, Some(&password)).await?;
+            versions.insert(name.clone(), version);
+        }
+        match &names.superuser {
+            Some(name) => {
+                let (password, version) = read(secrets, name).await?;
+                self.set(session, "postgres", Some(&password)).await?;
+                versions.insert(name.clone(), version);
+            }
+            None => self.set(session, "postgres", None).await?,
+        }
+        Ok(versions)
+    }
+
+    async fn set(
+        &mut self,
+        session: &Session,
+        role: &str,
+        password: Option<&str>,
+    ) -> Result<(), Error> {
+        let mut hash = Sha256::new();
+        hash.update(role.as_bytes());
+        hash.update([0, u8::from(password.is_some())]);
+        hash.update(password.unwrap_or_default().as_bytes());
+        let hash: [u8; 32] = hash.finalize().into();
+        if self.set.get(role) == Some(&hash) {
+            return Ok(());
+        }
+        let verifier = password.map_or_else(
+            || "NULL".to_owned(),
+            |password| {
+                literal(&postgres_protocol::password::scram_sha_256(password.as_bytes()))
+            },
+        );
+        // The verifier is kept out of the server's log as well.
+        let statement = format!(
+            "BEGIN; SET LOCAL log_statement = 'none'; SET LOCAL log_min_duration_statement = -1; \
+             SET LOCAL log_min_error_statement = 'panic'; ALTER ROLE {} PASSWORD {verifier}; \
+             COMMIT",
+            identifier(role)
+        );
+        session
+            .execute(&statement, LIMIT)
+            .await
+            .map_err(|source| Error::Statement { role: role.to_owned(), source })?;
+        self.set.insert(role.to_owned(), hash);
+        Ok(())
+    }
+}
+
+async fn read(secrets: &Api<Secret>, name: &str) -> Result<(String, String), Error> {
+    let secret = secrets
+        .get(name)
+        .await
+        .map_err(|source| Error::Secret { name: name.to_owned(), source })?;
+    let password = secret
+        .data
+        .as_ref()
+        .and_then(|data| data.get("password"))
+        .and_then(|bytes| String::from_utf8(bytes.0.clone()).ok())
+        .ok_or_else(|| Error::Key { name: name.to_owned() })?;
+    Ok((password, secret.metadata.resource_version.unwrap_or_default()))
+}

@@ -1,0 +1,302 @@
+//! What is kept true beside the protocol: certificates, passwords, slots, the configuration, the
+//! EndpointSlice of a holder.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use matriarch_api::instance::InstanceSpec;
+use matriarch_plan::protocol::{Lsn, PostgresState};
+use tokio::sync::watch;
+
+use super::context::{Context, Failed, with};
+use super::observe::Seen;
+use super::operation;
+use crate::access::Passwords;
+use crate::certificates::{self, Material};
+use crate::configuration::{Accepted, slot_name};
+use crate::endpoint::ReadWriteEndpoint;
+use crate::error::chain;
+use crate::keeper::message::{PostmasterSignal, Request};
+use crate::options::POSTGRES_PORT;
+use crate::peers::client::Peers;
+use crate::peers::server::ServerTls;
+use crate::postgres::{initdb, server};
+
+/// How often everything is looked at.
+const PERIOD: Duration = Duration::from_secs(2);
+/// Secrets are read again after this time even if nobody said that they changed.
+const SECRETS_PERIOD: Duration = Duration::from_secs(600);
+/// How often a holder makes sure of the EndpointSlice.
+const ENDPOINT_PERIOD: Duration = Duration::from_secs(2);
+
+/// What the report says of these.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tended {
+    /// Secret name → version in use.
+    pub secret_versions: BTreeMap<String, String>,
+    /// What is wrong, if something is.
+    pub failure: Option<Failed>,
+    /// Certificates are there.
+    pub certificates: bool,
+    /// What the server has against the files that it has loaded.
+    pub configuration_error: Option<String>,
+    /// Parameters that wait for a restart.
+    pub pending_restart: Vec<String>,
+}
+
+/// The task.
+pub struct Tender {
+    /// Shared things.
+    pub context: Context,
+    /// The agent's port.
+    pub server_tls: ServerTls,
+    /// The way to other agents.
+    pub peers: Peers,
+    /// The `-rw` EndpointSlice.
+    pub endpoint: ReadWriteEndpoint,
+    /// How PostgreSQL was seen last.
+    pub seen: watch::Receiver<Seen>,
+    /// Positions of the other members, by name.
+    pub positions: Arc<Mutex<BTreeMap<String, Lsn>>>,
+    /// Where the result goes.
+    pub tended: watch::Sender<Tended>,
+    /// True while the protocol says that this instance is primary.
+    pub holder: watch::Receiver<bool>,
+}
+
+#[derive(Default)]
+struct State {
+    passwords: Passwords,
+    material: Option<Material>,
+    read_for: Option<(InstanceSpec, tokio::time::Instant)>,
+    was_primary: bool,
+    passwords_for: Option<(InstanceSpec, tokio::time::Instant)>,
+    slots_at: Option<tokio::time::Instant>,
+    endpoint_at: Option<tokio::time::Instant>,
+    tried: Option<Accepted>,
+}
+
+fn due(last: Option<tokio::time::Instant>, period: Duration) -> bool {
+    last.is_none_or(|last| last.elapsed() >= period)
+}
+
+impl Tender {
+    /// Runs for as long as the agent lives.
+    pub async fn run(mut self) {
+        let mut state = State::default();
+        let mut known = self.context.known.clone();
+        loop {
+            self.pass(&mut state).await;
+            tokio::select! {
+                () = tokio::time::sleep(PERIOD) => {}
+                changed = known.changed() => if changed.is_err() { return },
+                changed = self.holder.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    async fn pass(&mut self, state: &mut State) {
+        let Ok(known) = self.context.known() else { return };
+        let spec = &known.spec;
+        let mut tended = self.tended.borrow().clone();
+        tended.failure = None;
+        if let Err(failed) = self.certificates(state, spec, &mut tended).await {
+            tended.failure = Some(failed);
+        }
+        let seen = self.seen.borrow().clone();
+        let primary = seen.observation.state == PostgresState::Primary;
+        let running = primary || seen.observation.state == PostgresState::Standby;
+        if primary && !state.was_primary {
+            state.passwords.forget();
+            state.passwords_for = None;
+        }
+        state.was_primary = primary;
+        if primary && let Err(failed) = self.access(state, spec, &mut tended).await {
+            tended.failure = tended.failure.or(Some(failed));
+        }
+        if running {
+            self.configuration(state, spec, &seen, &mut tended).await;
+            self.slots(state, spec, primary).await;
+        }
+        if *self.holder.borrow() && primary && due(state.endpoint_at, ENDPOINT_PERIOD) {
+            state.endpoint_at = Some(tokio::time::Instant::now());
+            self.endpoint().await;
+        }
+        self.tended.send_if_modified(|present| {
+            let changed = *present != tended;
+            *present = tended;
+            changed
+        });
+    }
+
+    async fn certificates(
+        &self,
+        state: &mut State,
+        spec: &InstanceSpec,
+        tended: &mut Tended,
+    ) -> Result<(), Failed> {
+        let fresh = state.read_for.as_ref().is_some_and(|(read_for, at)| {
+            read_for.secrets == spec.secrets
+                && read_for.access.secret_versions == spec.access.secret_versions
+                && at.elapsed() < SECRETS_PERIOD
+        });
+        if fresh {
+            return Ok(());
+        }
+        let api: Api<Secret> =
+            Api::namespaced(self.context.client.clone(), &self.context.options.namespace);
+        let material =
+            Material::read(&api, &spec.secrets).await.map_err(|error| certificate(&error))?;
+        if state.material.as_ref() != Some(&material) {
+            // Both before anything is written: what makes no sense never takes the place of what
+            // works.
+            let server = material.server_tls().map_err(|error| certificate(&error))?;
+            let client = material.client_tls().map_err(|error| certificate(&error))?;
+            let changed = material
+                .write(&self.context.options.root)
+                .map_err(|error| certificate(&error))?;
+            self.server_tls.set(server);
+            self.peers.set_tls(client);
+            if changed && self.context.link.postmaster().is_running() {
+                self.context.link.tell(Request::Signal(PostmasterSignal::Reload));
+            }
+        }
+        tended.secret_versions.extend(material.versions.clone());
+        tended.certificates = true;
+        state.material = Some(material);
+        state.read_for = Some((spec.clone(), tokio::time::Instant::now()));
+        Ok(())
+    }
+
+    async fn access(
+        &self,
+        state: &mut State,
+        spec: &InstanceSpec,
+        tended: &mut Tended,
+    ) -> Result<(), Failed> {
+        use matriarch_api::reasons::failure;
+        let fresh = state.passwords_for.as_ref().is_some_and(|(set_for, at)| {
+            set_for.secrets == spec.secrets
+                && set_for.access == spec.access
+                && at.elapsed() < SECRETS_PERIOD
+        });
+        if fresh {
+            return Ok(());
+        }
+        let session = self
+            .context
+            .new_session()
+            .await
+            .map_err(|error| Failed::new(failure::SECRET_MISSING, &error))?;
+        session
+            .execute(&initdb::replication_role(), server::OBSERVATION_LIMIT)
+            .await
+            .map_err(|error| Failed::new(failure::SECRET_MISSING, &error))?;
+        let api: Api<Secret> =
+            Api::namespaced(self.context.client.clone(), &self.context.options.namespace);
+        let versions = state
+            .passwords
+            .keep(&session, &api, &spec.secrets, &spec.access)
+            .await
+            .map_err(|error| Failed::new(failure::SECRET_MISSING, &error))?;
+        tended.secret_versions.extend(versions);
+        state.passwords_for = Some((spec.clone(), tokio::time::Instant::now()));
+        Ok(())
+    }
+
+    /// Brings a changed configuration to the running server.
+    async fn configuration(
+        &self,
+        state: &mut State,
+        spec: &InstanceSpec,
+        seen: &Seen,
+        tended: &mut Tended,
+    ) {
+        let wished = Accepted::of(spec);
+        let loaded = seen.server.as_ref().map(|server| server.configuration.as_str());
+        let differs = loaded.is_some_and(|loaded| loaded != wished.hash);
+        if differs && state.tried.as_ref() != Some(&wished) {
+            state.tried = Some(wished.clone());
+            if let Err(failed) = operation::reload(&self.context).await {
+                tracing::warn!("{}", failed.message);
+                state.tried = None;
+            }
+        }
+        let rejected = with(&self.context.configured, |it| it.rejected.clone());
+        let answers = self
+            .context
+            .in_session(async |session| {
+                Ok((
+                    server::configuration_errors(session).await?,
+                    server::pending_restart(session).await?,
+                ))
+            })
+            .await;
+        if let Ok((errors, pending)) = answers {
+            let said = (!errors.is_empty()).then(|| errors.join("; "));
+            tended.configuration_error = rejected.map(|(_, words)| words).or(said);
+            tended.pending_restart = pending;
+        }
+    }
+
+    async fn slots(&self, state: &mut State, spec: &InstanceSpec, primary: bool) {
+        let slots = &spec.configuration.high_availability_slots;
+        let period = if primary {
+            PERIOD
+        } else {
+            Duration::from_secs(u64::from(slots.update_interval_seconds.max(1)))
+        };
+        if !due(state.slots_at, period) {
+            return;
+        }
+        let own = &self.context.options.instance;
+        let others: Vec<&String> =
+            spec.members.iter().filter(|name| *name != own && slots.enabled).collect();
+        let wanted: Vec<String> =
+            others.iter().map(|name| slot_name(&slots.slot_prefix, name)).collect();
+        let known = with(&self.positions, |it| it.clone());
+        let positions: Vec<(String, Lsn)> = others
+            .iter()
+            .filter_map(|name| {
+                let lsn = *known.get(*name)?;
+                Some((slot_name(&slots.slot_prefix, name), lsn))
+            })
+            .collect();
+        let outcome = self
+            .context
+            .in_session(async |session| {
+                server::keep_slots(session, &slots.slot_prefix, &wanted).await?;
+                if !primary {
+                    server::advance_slots(session, &positions).await?;
+                }
+                Ok(())
+            })
+            .await;
+        match outcome {
+            Ok(()) => state.slots_at = Some(tokio::time::Instant::now()),
+            Err(error) => tracing::warn!(error = chain(&error), "slots"),
+        }
+    }
+
+    async fn endpoint(&self) {
+        let host = self.context.options.address.to_string();
+        let outcome = match self.endpoint.points_to(&host, POSTGRES_PORT).await {
+            Ok(true) => Ok(()),
+            Ok(false) => self.endpoint.point_to(&host, POSTGRES_PORT).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(error = chain(&error), "EndpointSlice");
+        }
+    }
+}
+
+fn certificate(error: &certificates::Error) -> Failed {
+    use matriarch_api::reasons::failure;
+    let reason =
+        if error.is_missing() { failure::SECRET_MISSING } else { failure::CERTIFICATE_INVALID };
+    Failed::new(reason, error)
+}

@@ -1,0 +1,136 @@
+//! What a stopped data directory holds: the end of its valid WAL, and where its timeline begins.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use matriarch_pg::control::ControlData;
+use matriarch_pg::wal::{SegmentName, WalBytes, WalEnd};
+use matriarch_pg::{Lsn, TimelineHistory, TimelineId};
+
+use crate::root::Root;
+
+/// Why the directory cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file.
+    #[error("cannot read {path}")]
+    Read {
+        /// Which.
+        path: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The control file.
+    #[error("cannot understand {path}")]
+    Control {
+        /// Which.
+        path: String,
+        /// Why not.
+        #[source]
+        source: matriarch_pg::control::ControlError,
+    },
+}
+
+/// Reads `global/pg_control`.
+///
+/// # Errors
+/// If it cannot be read or understood.
+pub fn control(root: &Root) -> Result<ControlData, Error> {
+    let path = root.pgdata().join("global/pg_control");
+    let bytes = read(&path)?;
+    ControlData::parse(&bytes)
+        .map_err(|source| Error::Control { path: path.display().to_string(), source })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|source| Error::Read { path: path.display().to_string(), source })
+}
+
+fn pg_wal(root: &Root) -> PathBuf {
+    root.pgdata().join("pg_wal")
+}
+
+/// Where a timeline begins, by its history file; 0/0 for the first, none if it is not known.
+#[must_use]
+pub fn timeline_begins(root: &Root, timeline: TimelineId) -> Option<Lsn> {
+    if timeline == TimelineId::FIRST {
+        return Some(Lsn::INVALID);
+    }
+    let path = pg_wal(root).join(format!("{:08X}.history", timeline.get()));
+    let text = fs::read_to_string(path).ok()?;
+    TimelineHistory::parse(timeline, &text).ok()?.began(timeline)
+}
+
+/// The end of a stopped directory's valid WAL, and the timeline that it is on.
+///
+/// The records are followed from the last checkpoint on (traps H10). A standby's WAL may go on to
+/// a later timeline than its last checkpoint's; each is followed to its end.
+#[must_use]
+pub fn end(root: &Root, control: &ControlData) -> (TimelineId, Lsn) {
+    let mut timeline = control.checkpoint_timeline;
+    let mut found = follow(root, control, timeline, control.redo).unwrap_or(control.checkpoint);
+    for later in later_timelines(root, timeline) {
+        let Some(begins) = timeline_begins(root, later) else { continue };
+        if begins > found {
+            continue;
+        }
+        if let Some(end) = follow(root, control, later, begins)
+            && end > begins
+        {
+            (timeline, found) = (later, end);
+        }
+    }
+    (timeline, found.max(control.min_recovery_point))
+}
+
+/// Timelines above `timeline` that have a segment, lowest first.
+fn later_timelines(root: &Root, timeline: TimelineId) -> Vec<TimelineId> {
+    let mut found: Vec<TimelineId> = fs::read_dir(pg_wal(root))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.len() == 24)
+        .filter_map(|name| u32::from_str_radix(name.get(..8)?, 16).ok())
+        .filter_map(TimelineId::new)
+        .filter(|one| *one > timeline)
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// Follows the records of one timeline from the segment that holds `from`.
+fn follow(
+    root: &Root,
+    control: &ControlData,
+    timeline: TimelineId,
+    from: Lsn,
+) -> Option<Lsn> {
+    let size = control.segment_size;
+    let directory = pg_wal(root);
+    let mut name = SegmentName::holding(timeline, from, size);
+    let mut bytes = fs::read(directory.join(name.to_string())).ok()?;
+    let mut start = from.segment_start(size);
+    let mut last = None;
+    loop {
+        let stretch =
+            WalBytes { start, bytes: &bytes, layout: control.wal_layout(timeline) };
+        match stretch.end() {
+            WalEnd::At { end, .. } => return Some(end),
+            WalEnd::NoStart(_) => return last,
+            WalEnd::NeedsMore { end, .. } => {
+                last = Some(end);
+                name = name.next(size)?;
+                let Ok(more) = fs::read(directory.join(name.to_string())) else { return last };
+                // A record may begin in one segment and end in the next: both are kept together.
+                let keep = end.segment_start(size).max(start);
+                let cut = usize::try_from(keep.saturating_distance(start)).ok()?;
+                bytes.drain(..cut.min(bytes.len()));
+                bytes.extend_from_slice(&more);
+                start = keep;
+            }
+        }
+    }
+}
