@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tracing::field::{Field, Visit};
+use tracing::subscriber::Interest;
 use tracing::{Level, Metadata, Subscriber, span};
 
 use crate::root::Root;
@@ -116,6 +117,11 @@ struct Log {
 }
 
 impl Subscriber for Log {
+    /// Asked again for each message: the level may change at any time.
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let limit = LEVEL.load(Ordering::Relaxed);
         let own = metadata.target().starts_with("matriarch");

@@ -139,11 +139,14 @@ fn kept(sources: &Sources<'_>) -> Vec<KeptDirectory> {
 }
 
 fn decrease(context: &Context, tended: &Tended) -> bool {
+    if tended.pending_restart.is_empty() {
+        return false;
+    }
     let wished = with(&context.configured, |it| it.floor);
     let running: Option<StandbyFloor> =
-        super::driver::wal::control(&context.options.root).ok().map(|control| control.floor);
+        crate::driver::wal::control(&context.options.root).ok().map(|control| control.floor);
     let (Some(wished), Some(running)) = (wished, running) else { return false };
-    !tended.pending_restart.is_empty() && wished.at_least(&running) != wished
+    wished.at_least(&running) != wished
 }
 
 fn state(sources: &Sources<'_>, running: bool, failed: bool) -> InstanceState {

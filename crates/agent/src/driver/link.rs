@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 
+use matriarch_plan::protocol::Right;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
@@ -46,6 +47,8 @@ pub struct Hello {
     pub terminating: bool,
     /// The keeper holds the lock on the data volume.
     pub locked: bool,
+    /// The right that PostgreSQL has, if it has one.
+    pub right: Option<Right>,
 }
 
 /// The socket to the keeper.
@@ -97,7 +100,7 @@ impl KeeperLink {
             UnixStream::from_std(stream).map_err(Error::Keeper)?.into_split();
         // Kept open by `sent`; its own half is not needed.
         writing.forget();
-        let Some(Notice::Hello { postmaster, terminating, locked, .. }) =
+        let Some(Notice::Hello { postmaster, terminating, locked, right }) =
             receive(&mut reading).await?
         else {
             return Err(Error::KeeperGone);
@@ -120,7 +123,7 @@ impl KeeperLink {
                 }
             }
         });
-        Ok((Self { requests, postmaster, sent }, Hello { terminating, locked }))
+        Ok((Self { requests, postmaster, sent }, Hello { terminating, locked, right }))
     }
 
     /// Tells the keeper. What was told before is in force before.

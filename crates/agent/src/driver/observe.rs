@@ -6,7 +6,7 @@ use matriarch_plan::protocol::{
 
 use super::context::{Context, Replication, with};
 use super::wal;
-use crate::postgres::{data, server, sql};
+use crate::postgres::{data, server};
 
 /// An observation with what only the report needs.
 #[derive(Clone, Debug, Default)]
@@ -105,10 +105,4 @@ async fn running(context: &Context, found: server::Observation, stopping: bool) 
             .collect(),
     };
     Seen { observation, server: Some(found), refuses: false }
-}
-
-/// True for an error that says that PostgreSQL is there but does not take sessions.
-#[must_use]
-pub fn refuses(error: &sql::Error) -> bool {
-    error.is_cannot_connect_now()
 }

@@ -1,0 +1,176 @@
+//! The protocol's actions against a real PostgreSQL.
+
+use std::time::Duration;
+
+use matriarch_agent::driver::context::with;
+use matriarch_agent::driver::{observe, operation};
+use matriarch_agent::postgres::data;
+use matriarch_plan::protocol::{
+    Action, Outcome, PostgresState, Span, StandbyNames, StopMode, TimelineId,
+};
+
+use crate::bench::{Authority, Pod, eventually};
+use crate::unprivileged;
+
+fn stop(mode: StopMode) -> Action {
+    Action::Stop { mode, limit: Span::seconds(20) }
+}
+
+#[tokio::test]
+async fn an_interrupted_initdb_leaves_nothing_that_is_taken_for_data() {
+    if !unprivileged("operations::an_interrupted_initdb_leaves_nothing_that_is_taken_for_data") {
+        return;
+    }
+    let pod = Pod::start("initdb", 11, &Authority::new()).await;
+    for wait in [150, 900, 1500] {
+        let attempt = pod.run(Action::Initialize);
+        if tokio::time::timeout(Duration::from_millis(wait), attempt).await.is_ok() {
+            break;
+        }
+        assert_eq!(data::look(&pod.root).unwrap(), data::Found::Empty);
+    }
+    if data::look(&pod.root).unwrap() == data::Found::Empty {
+        pod.done(Action::Initialize).await;
+    }
+    pod.done(Action::StartPrimary { names: StandbyNames::none() }).await;
+    assert_eq!(pod.sql("SHOW data_checksums").await, "on");
+    let owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'app'";
+    assert_eq!(pod.sql(owner).await, "app");
+    assert_eq!(pod.sql("SHOW search_path").await, "pg_catalog, pg_temp");
+}
+
+#[tokio::test]
+async fn a_value_that_postgresql_rejects_is_reported_in_its_words_and_the_old_one_goes_on() {
+    if !unprivileged(
+        "operations::a_value_that_postgresql_rejects_is_reported_in_its_words_and_the_old_one_goes_on",
+    ) {
+        return;
+    }
+    let pod = Pod::start("reject", 12, &Authority::new()).await;
+    pod.direct(|known| {
+        known.spec.configuration.parameters.insert("work_mem".into(), "7MB".into());
+    });
+    pod.done(Action::Initialize).await;
+    pod.done(Action::StartPrimary { names: StandbyNames::none() }).await;
+    assert_eq!(pod.sql("SHOW work_mem").await, "7MB");
+    pod.direct(|known| {
+        known.spec.configuration_hash = "two".to_owned();
+        known.spec.configuration.parameters.insert("work_mem".into(), "many".into());
+    });
+    operation::reload(&pod.context).await.unwrap();
+    let words = with(&pod.context.configured, |it| it.rejected.clone().unwrap().1);
+    println!("PostgreSQL's words: {words}");
+    assert!(words.contains("invalid value for parameter \"work_mem\": \"many\""), "{words}");
+    assert_eq!(pod.sql("SHOW work_mem").await, "7MB");
+    // Also over a restart.
+    pod.done(stop(StopMode::Fast)).await;
+    pod.done(Action::StartPrimary { names: StandbyNames::none() }).await;
+    assert_eq!(pod.sql("SHOW work_mem").await, "7MB");
+    assert_eq!(pod.sql("SHOW matriarch.configuration_sha256").await, "one");
+    pod.direct(|known| {
+        known.spec.configuration_hash = "three".to_owned();
+        known.spec.configuration.parameters.insert("work_mem".into(), "9MB".into());
+    });
+    operation::reload(&pod.context).await.unwrap();
+    assert_eq!(with(&pod.context.configured, |it| it.rejected.clone()), None);
+    eventually("the new value is in force", async || pod.sql("SHOW work_mem").await == "9MB").await;
+}
+
+#[tokio::test]
+async fn a_clone_streams_is_promoted_and_the_former_primary_is_rewound_onto_it() {
+    if !unprivileged(
+        "operations::a_clone_streams_is_promoted_and_the_former_primary_is_rewound_onto_it",
+    ) {
+        return;
+    }
+    let authority = Authority::new();
+    let one = Pod::start("one", 21, &authority).await;
+    let two = Pod::start("two", 22, &authority).await;
+    for pod in [&one, &two] {
+        pod.direct(|known| {
+            known.spec.members = vec!["one".to_owned(), "two".to_owned()];
+            known.spec.configuration.high_availability_slots.enabled = false;
+        });
+    }
+    one.done(Action::Initialize).await;
+    one.done(Action::StartPrimary { names: StandbyNames::none() }).await;
+    two.done(Action::Clone { from: one.member() }).await;
+    two.done(Action::StartStandby { follow: Some(one.member()) }).await;
+    eventually("the clone streams", async || {
+        one.sql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").await == "1"
+    })
+    .await;
+
+    // Synchronous: a commit needs the standby.
+    let incarnation = data::incarnation(&two.root).unwrap().unwrap();
+    let names = StandbyNames {
+        need: 1,
+        members: [incarnation.as_str().into()].into(),
+        outside: std::collections::BTreeSet::new(),
+    };
+    one.done(Action::SetNames { names }).await;
+    let state = "SELECT sync_state FROM pg_stat_replication";
+    assert_eq!(one.sql(state).await, "quorum");
+
+    // The walreceiver ends, then writes go on where nobody sees them.
+    two.done(Action::Follow { member: None }).await;
+    one.done(Action::SetNames { names: StandbyNames::none() }).await;
+    one.sql("CREATE TABLE lost AS SELECT 1 AS n").await;
+    one.done(stop(StopMode::Immediate)).await;
+    assert_eq!(one.processes(), []);
+    let crashed = observe::look(&one.context, false).await.observation;
+    assert_eq!(crashed.state, PostgresState::Stopped { clean: false });
+
+    let above = TimelineId::new(4).unwrap();
+    two.done(Action::Promote { above, names: StandbyNames::none() }).await;
+    let promoted = observe::look(&two.context, false).await.observation;
+    assert_eq!(promoted.state, PostgresState::Primary);
+    assert_eq!(promoted.timeline, TimelineId::new(5), "above every number that is taken");
+    assert!(crashed.flushed > Some(promoted.timeline_begins), "it has what nobody has");
+    eventually("the checkpoint of the new timeline", async || {
+        two.sql("SELECT timeline_id FROM pg_control_checkpoint()").await == "5"
+    })
+    .await;
+
+    one.done(Action::Rewind { from: two.member() }).await;
+    one.done(Action::StartStandby { follow: Some(two.member()) }).await;
+    eventually("the former primary streams", async || {
+        two.sql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").await == "1"
+    })
+    .await;
+    two.sql("CREATE TABLE kept AS SELECT 1 AS n").await;
+    eventually("it has what the new primary wrote", async || {
+        one.sql("SELECT to_regclass('public.kept')").await == "public.kept"
+    })
+    .await;
+    assert_eq!(one.sql("SELECT to_regclass('public.lost')").await, "");
+
+    // A new clone over the old directory: it is kept, and the incarnation is another.
+    let before = data::incarnation(&one.root).unwrap();
+    one.done(stop(StopMode::Fast)).await;
+    one.done(Action::Clone { from: two.member() }).await;
+    assert_ne!(data::incarnation(&one.root).unwrap(), before);
+    assert_eq!(data::kept(&one.root).len(), 1);
+}
+
+#[tokio::test]
+async fn what_stops_a_start_is_said_where_it_is_looked_for() {
+    if !unprivileged("operations::what_stops_a_start_is_said_where_it_is_looked_for") {
+        return;
+    }
+    let failed = |outcome: Outcome| match outcome {
+        Outcome::Failed { message } => message,
+        other => panic!("{other:?}"),
+    };
+    let pod = Pod::start("start", 31, &Authority::new()).await;
+    pod.done(Action::Initialize).await;
+    let taken = std::net::TcpListener::bind((pod.address, 5432)).unwrap();
+    let message = failed(pod.run(Action::StartPrimary { names: StandbyNames::none() }).await);
+    println!("{message}");
+    assert!(message.starts_with("PortTaken: "), "{message}");
+    drop(taken);
+    std::fs::write(pod.root.pgdata().join("PG_VERSION"), "12\n").unwrap();
+    let message = failed(pod.run(Action::StartPrimary { names: StandbyNames::none() }).await);
+    println!("{message}");
+    assert!(message.starts_with("DataDirectoryOfAnotherMajor: "), "{message}");
+}
