@@ -102,9 +102,7 @@ impl Passwords {
         }
         let verifier = password.map_or_else(
             || "NULL".to_owned(),
-            |password| {
-                literal(&postgres_protocol::password::scram_sha_256(password.as_bytes()))
-            },
+            |password| literal(&postgres_protocol::password::scram_sha_256(password.as_bytes())),
         );
         // The verifier is kept out of the server's log as well.
         let statement = format!(

@@ -109,7 +109,8 @@ pub fn render(input: &Input<'_>, floor: Option<&StandbyFloor>) -> Result<Rendere
         settings.extend(wished.at_least(floor).settings());
     }
     let mut hash = Sha256::new();
-    for text in [&agent.primary_conninfo, &agent.primary_slot_name, &agent.synchronous_standby_names]
+    for text in
+        [&agent.primary_conninfo, &agent.primary_slot_name, &agent.synchronous_standby_names]
     {
         hash.update(text.as_bytes());
         hash.update([0]);
@@ -124,8 +125,7 @@ pub fn render(input: &Input<'_>, floor: Option<&StandbyFloor>) -> Result<Rendere
     Ok(Rendered {
         postgresql: render_settings(&settings).map_err(|error| error.to_string())?,
         hba: hba::render(&configuration.pg_hba, input.major).map_err(|errors| joined(&errors))?,
-        ident: ident::render(&user, &configuration.pg_ident)
-            .map_err(|errors| joined(&errors))?,
+        ident: ident::render(&user, &configuration.pg_ident).map_err(|errors| joined(&errors))?,
         replication_hash,
         floor: wished,
     })

@@ -197,9 +197,10 @@ impl Driver {
             self.terminate();
         }
         loop {
-            let wait = self.protocol.poll_timeout().map_or(TICK, |(due, _)| {
-                Duration::from_millis(due.since(now()).0).min(TICK)
-            });
+            let wait = self
+                .protocol
+                .poll_timeout()
+                .map_or(TICK, |(due, _)| Duration::from_millis(due.since(now()).0).min(TICK));
             tokio::select! {
                 biased;
                 input = inputs.recv() => match input {
@@ -322,9 +323,10 @@ impl Driver {
         let observation = seen.observation.clone();
         self.outlets.seen.send_replace(seen.clone());
         self.seen = seen;
-        let same = self.told.as_ref().is_some_and(|(told, at)| {
-            *told == observation && at.elapsed() < REPEAT
-        });
+        let same = self
+            .told
+            .as_ref()
+            .is_some_and(|(told, at)| *told == observation && at.elapsed() < REPEAT);
         if same {
             return Ok(());
         }

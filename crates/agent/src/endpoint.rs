@@ -89,8 +89,7 @@ impl ReadWriteEndpoint {
         };
         let addresses: Vec<&String> =
             slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses).collect();
-        let ports: Vec<i32> =
-            slice.ports.iter().flatten().filter_map(|port| port.port).collect();
+        let ports: Vec<i32> = slice.ports.iter().flatten().filter_map(|port| port.port).collect();
         Ok(addresses == [host] && ports == [i32::from(port)])
     }
 

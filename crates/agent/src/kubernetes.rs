@@ -56,8 +56,8 @@ pub fn connect(options: &AgentOptions, limit: Option<Duration>) -> Result<Client
 }
 
 fn authorities(path: &Path) -> Result<Vec<Vec<u8>>, Error> {
-    let pem = std::fs::read(path)
-        .map_err(|source| Error::ServiceAccount { file: "ca.crt", source })?;
+    let pem =
+        std::fs::read(path).map_err(|source| Error::ServiceAccount { file: "ca.crt", source })?;
     let found: Vec<Vec<u8>> = CertificateDer::pem_slice_iter(&pem)
         .filter_map(Result::ok)
         .map(|certificate| certificate.to_vec())

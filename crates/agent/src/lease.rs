@@ -83,9 +83,7 @@ impl LeaseClient {
         match outcome {
             Ok(lease) => self.found(lease),
             Err(Failure::Status(404)) => LeaseReading::Absent,
-            Err(failure) => {
-                failure.refusal().map_or(LeaseReading::NoAnswer, LeaseReading::Refused)
-            }
+            Err(failure) => failure.refusal().map_or(LeaseReading::NoAnswer, LeaseReading::Refused),
         }
     }
 
@@ -120,9 +118,7 @@ impl LeaseClient {
             }
             Err(Failure::Status(409)) => LeaseWriting::Conflict,
             // A client that could not be built has sent nothing, but says nothing either.
-            Err(failure) => {
-                failure.refusal().map_or(LeaseWriting::Unknown, LeaseWriting::Refused)
-            }
+            Err(failure) => failure.refusal().map_or(LeaseWriting::Unknown, LeaseWriting::Refused),
         }
     }
 

@@ -95,9 +95,7 @@ pub async fn run(options: AgentOptions) -> Result<(), Error> {
     Box::pin(Driver::new(parts).run(received, hello.terminating)).await
 }
 
-async fn open_link(
-    inputs: &mpsc::UnboundedSender<Input>,
-) -> Result<(KeeperLink, Hello), Error> {
+async fn open_link(inputs: &mpsc::UnboundedSender<Input>) -> Result<(KeeperLink, Hello), Error> {
     let (news, mut heard) = mpsc::unbounded_channel();
     let inputs = inputs.clone();
     tokio::spawn(async move {
@@ -170,14 +168,12 @@ async fn prepare(
         status: status_seen.clone(),
     };
     let address = SocketAddr::new(options.address, options::AGENT_PORT);
-    let taken = |address: SocketAddr| {
-        move |source| Error::Listen { address: address.to_string(), source }
-    };
+    let taken =
+        |address: SocketAddr| move |source| Error::Listen { address: address.to_string(), source };
     server.listen(address).await.map_err(taken(address))?;
     let address = SocketAddr::new(options.address, options::METRICS_PORT);
     let installation = context.installation.clone();
-    let version =
-        move || with(&installation, |it| it.as_ref().map(|it| it.version.to_string()));
+    let version = move || with(&installation, |it| it.as_ref().map(|it| it.version.to_string()));
     let cluster = options.cluster.clone();
     metrics::listen(address, context.identity, cluster, figures_seen, version)
         .await

@@ -57,11 +57,7 @@ fn number(level: Level) -> u8 {
 /// Starts printing. A second call in one process changes nothing.
 pub fn begin(root: &Root, instance: &str) {
     let (sender, receiver) = sync_channel(WAITING_LINES);
-    let printer = Printer {
-        tail: Tail::new(root),
-        receiver,
-        instance: instance.to_owned(),
-    };
+    let printer = Printer { tail: Tail::new(root), receiver, instance: instance.to_owned() };
     if tracing::subscriber::set_global_default(Log { sender }).is_err() {
         return;
     }

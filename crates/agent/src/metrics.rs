@@ -57,8 +57,7 @@ impl Figures {
         let mut gauge = |metric: Metric, kind: &str, labels: &str, value: f64| {
             let name = metric.name(identity);
             // Writing to a string cannot fail.
-            let _infallible =
-                writeln!(text, "# TYPE {name} {kind}\n{name}{labels} {value}");
+            let _infallible = writeln!(text, "# TYPE {name} {kind}\n{name}{labels} {value}");
         };
         let flag = |flag: bool| if flag { 1.0 } else { 0.0 };
         let labels = format!("{{cluster=\"{cluster}\"}}");
@@ -142,7 +141,8 @@ mod tests {
 
     #[test]
     fn names_follow_the_identity() {
-        let figures = Figures { up: true, term: 7, synchronous: 1, streaming: 2, ..Default::default() };
+        let figures =
+            Figures { up: true, term: 7, synchronous: 1, streaming: 2, ..Default::default() };
         let text = figures.render(Identity::Cnpg, "c", Some("15.18"));
         assert!(text.contains("cnpg_collector_up{cluster=\"c\"} 1\n"), "{text}");
         assert!(text.contains("cnpg_agent_term 7\n"), "{text}");

@@ -184,19 +184,17 @@ fn failure(sources: &Sources<'_>) -> Option<Failure> {
         let (reason, message) = text.split_once(": ").unwrap_or(("StartFailed", text));
         return Some(Failure { reason: reason.to_owned(), message: message.to_owned() });
     }
-    sources.tended.failure.as_ref().map(|failed| Failure {
-        reason: failed.reason.to_owned(),
-        message: failed.message.clone(),
-    })
+    sources
+        .tended
+        .failure
+        .as_ref()
+        .map(|failed| Failure { reason: failed.reason.to_owned(), message: failed.message.clone() })
 }
 
 /// Writes every new report, until the agent ends.
 pub async fn publish(context: Context, mut reports: watch::Receiver<InstanceStatus>) {
-    let api: Api<Instance> = Api::namespaced_with(
-        context.client.clone(),
-        &context.options.namespace,
-        &context.identity,
-    );
+    let api: Api<Instance> =
+        Api::namespaced_with(context.client.clone(), &context.options.namespace, &context.identity);
     let mut written: Option<InstanceStatus> = None;
     loop {
         let report = reports.borrow_and_update().clone();
@@ -242,8 +240,7 @@ fn clear(document: &mut serde_json::Value, before: Option<&InstanceStatus>) {
         "restart",
         "failure",
     ];
-    let Some(status) = document.get_mut("status").and_then(serde_json::Value::as_object_mut)
-    else {
+    let Some(status) = document.get_mut("status").and_then(serde_json::Value::as_object_mut) else {
         return;
     };
     for name in OPTIONAL {

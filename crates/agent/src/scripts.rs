@@ -32,7 +32,10 @@ async fn one(context: &Context, reference: &KeyReference) -> Result<String, Fail
     let namespace = &context.options.namespace;
     let missing = |why: String| {
         let KeyReference { kind, name, key } = reference;
-        Failed::because(failure::SQL_REFERENCE_MISSING, format!("{kind:?} {name}, key {key}: {why}"))
+        Failed::because(
+            failure::SQL_REFERENCE_MISSING,
+            format!("{kind:?} {name}, key {key}: {why}"),
+        )
     };
     let found = match reference.kind {
         KeyReferenceKind::Secret => {
@@ -45,8 +48,7 @@ async fn one(context: &Context, reference: &KeyReference) -> Result<String, Fail
         }
         KeyReferenceKind::ConfigMap => {
             let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);
-            let map =
-                api.get(&reference.name).await.map_err(|error| missing(error.to_string()))?;
+            let map = api.get(&reference.name).await.map_err(|error| missing(error.to_string()))?;
             map.data.and_then(|mut data| data.remove(&reference.key)).map(Ok)
         }
     };

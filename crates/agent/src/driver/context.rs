@@ -16,8 +16,8 @@ use crate::error::chain;
 use crate::options::AgentOptions;
 use crate::postgres::clone::Source;
 use crate::postgres::program::{self, Installation};
-use crate::postgres::sql::{self, SearchPath, Session};
 use crate::postgres::server;
+use crate::postgres::sql::{self, SearchPath, Session};
 use crate::settings::Known;
 
 /// What PostgreSQL is to replicate.
@@ -127,8 +127,7 @@ impl Context {
     /// The name by which a standby tells the primary who it is.
     #[must_use]
     pub fn application_name(&self) -> String {
-        with(&self.incarnation, |it| it.clone())
-            .unwrap_or_else(|| self.options.instance.clone())
+        with(&self.incarnation, |it| it.clone()).unwrap_or_else(|| self.options.instance.clone())
     }
 
     /// The connection to another instance.
@@ -174,8 +173,7 @@ impl Context {
         use matriarch_api::reasons::failure;
         let wished = Accepted::of(&self.known()?.spec);
         let configured = with(&self.configured, |it| it.clone());
-        let accepted =
-            configured.accepted.clone().or_else(|| Accepted::load(&self.options.root));
+        let accepted = configured.accepted.clone().or_else(|| Accepted::load(&self.options.root));
         let known_bad = configured.rejected.filter(|(rejected, _)| *rejected == wished);
         let taken = match known_bad {
             Some((_, words)) => Err(words),
@@ -256,8 +254,7 @@ impl Context {
         let mut kept = self.session.lock().await;
         if kept.as_ref().is_none_or(Session::is_closed) {
             *kept = None;
-            let opening =
-                Session::open(&self.options.root, "postgres", SearchPath::Catalog);
+            let opening = Session::open(&self.options.root, "postgres", SearchPath::Catalog);
             let limit = server::OBSERVATION_LIMIT;
             let opened = tokio::time::timeout(limit, opening)
                 .await

@@ -179,12 +179,7 @@ fn synchronous(spec: &InstanceSpec) -> Option<plan::Synchronous> {
             DataDurability::Required => true,
             DataDurability::Preferred => false,
         },
-        outside: wish
-            .standby_names_pre
-            .iter()
-            .chain(&wish.standby_names_post)
-            .cloned()
-            .collect(),
+        outside: wish.standby_names_pre.iter().chain(&wish.standby_names_post).cloned().collect(),
         max_from_cluster: wish.max_standby_names_from_cluster,
     })
 }

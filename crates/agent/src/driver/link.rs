@@ -77,10 +77,8 @@ impl KeeperLink {
     /// If there is none.
     pub async fn open(news: mpsc::UnboundedSender<News>) -> Result<(Self, Hello), Error> {
         let failed = |error: rustix::io::Errno| Error::Keeper(error.into());
-        let descriptor = rustix::stdio::stdin()
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(Error::Keeper)?;
+        let descriptor =
+            rustix::stdio::stdin().as_fd().try_clone_to_owned().map_err(Error::Keeper)?;
         rustix::net::sockopt::socket_type(&descriptor).map_err(failed)?;
         let stream = std::os::unix::net::UnixStream::from(descriptor);
         Self::over(stream, news).await
@@ -154,10 +152,7 @@ impl KeeperLink {
     }
 }
 
-fn write(
-    stream: &Mutex<std::os::unix::net::UnixStream>,
-    request: Request,
-) -> std::io::Result<()> {
+fn write(stream: &Mutex<std::os::unix::net::UnixStream>, request: Request) -> std::io::Result<()> {
     use std::io::Write;
     let mut stream = stream.lock().map_err(|_| std::io::ErrorKind::Other)?;
     // Messages are far smaller than the socket's buffer: they are written whole or not at all.

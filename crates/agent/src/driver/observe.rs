@@ -29,8 +29,7 @@ pub async fn look(context: &Context, stopping: bool) -> Seen {
         Ok(found) => running(context, found, stopping).await,
         Err(error) => {
             let refuses = error.is_cannot_connect_now();
-            let state =
-                if stopping { PostgresState::Stopping } else { PostgresState::Starting };
+            let state = if stopping { PostgresState::Stopping } else { PostgresState::Starting };
             let mut seen = Seen { refuses, ..Seen::default() };
             seen.observation.state = state;
             if let Ok(control) = wal::control(&context.options.root) {

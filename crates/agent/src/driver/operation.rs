@@ -61,8 +61,7 @@ fn fail(failed: &Failed) -> Outcome {
 }
 
 fn volume(error: &data::Error) -> Failed {
-    let reason =
-        if error.is_full() { failure::DISK_FULL } else { failure::DATA_DIRECTORY_DAMAGED };
+    let reason = if error.is_full() { failure::DISK_FULL } else { failure::DATA_DIRECTORY_DAMAGED };
     Failed::new(reason, error)
 }
 
@@ -70,9 +69,7 @@ fn refused(reason: &'static str) -> impl Fn(sql::Error) -> Failed {
     move |error| Failed::new(reason, &error)
 }
 
-async fn installed(
-    context: &Context,
-) -> Result<crate::postgres::program::Installation, Failed> {
+async fn installed(context: &Context) -> Result<crate::postgres::program::Installation, Failed> {
     let major = match data::look(&context.options.root).map_err(|error| volume(&error))? {
         data::Found::Empty => {
             return Err(Failed::because(failure::START_FAILED, "there is no data directory"));
@@ -104,9 +101,8 @@ async fn start(context: &Context, standby: bool) -> Result<(), Failed> {
     }
     data::remove_file(&pgdata.join("recovery.signal")).map_err(|error| volume(&error))?;
     context.configure(&pgdata, &installation).await?;
-    let mut environment: Vec<(OsString, OsString)> = std::env::vars_os()
-        .filter(|(name, _)| name != "PGDATA" && name != "LC_MESSAGES")
-        .collect();
+    let mut environment: Vec<(OsString, OsString)> =
+        std::env::vars_os().filter(|(name, _)| name != "PGDATA" && name != "LC_MESSAGES").collect();
     environment.push(("PGDATA".into(), pgdata.clone().into()));
     environment.push(("LC_MESSAGES".into(), "C".into()));
     // Backends are given up before the postmaster, and that before the agent.
@@ -117,11 +113,7 @@ async fn start(context: &Context, standby: bool) -> Result<(), Failed> {
     let file = StartFile {
         data_directory: pgdata.clone(),
         standard_error: root.log().join(tail::STANDARD_ERROR),
-        arguments: vec![
-            installation.program("postgres").into(),
-            "-D".into(),
-            pgdata.into(),
-        ],
+        arguments: vec![installation.program("postgres").into(), "-D".into(), pgdata.into()],
         environment,
     };
     file.write(&root.start_file()).map_err(|error| {
@@ -211,11 +203,8 @@ async fn start_standby(context: &Context, member: Option<&Member>) -> Result<(),
 
 async fn follow(context: &Context, member: Option<&Member>) -> Result<(), Failed> {
     let source = member.map(|member| context.source(member));
-    let before = context
-        .in_session(server::observe)
-        .await
-        .map_err(refused(failure::START_FAILED))?
-        .receiver;
+    let before =
+        context.in_session(server::observe).await.map_err(refused(failure::START_FAILED))?.receiver;
     with(&context.replication, |it| *it = Replication::Standby(source.clone()));
     reload(context).await?;
     let old = before.map(|receiver| receiver.host);
@@ -260,26 +249,20 @@ pub async fn reload(context: &Context) -> Result<(), Failed> {
 async fn set_names(context: &Context, names: &StandbyNames) -> Result<(), Failed> {
     with(&context.replication, |it| *it = Replication::Primary(names.clone()));
     reload(context).await?;
-    let before = context
-        .in_session(server::observe)
-        .await
-        .map_err(refused(failure::START_FAILED))?;
+    let before =
+        context.in_session(server::observe).await.map_err(refused(failure::START_FAILED))?;
     if before.in_recovery || before.senders.is_empty() {
         return Ok(());
     }
     // The signal of the reload was sent to every walsender before this record was written, so one
     // that has it flushed at its standby has looked at the configuration since.
-    let record = context
-        .in_session(server::emit_record)
-        .await
-        .map_err(refused(failure::START_FAILED))?;
+    let record =
+        context.in_session(server::emit_record).await.map_err(refused(failure::START_FAILED))?;
     let pids: Vec<u32> = before.senders.iter().map(|sender| sender.pid).collect();
     let begun = tokio::time::Instant::now();
     loop {
-        let now = context
-            .in_session(server::observe)
-            .await
-            .map_err(refused(failure::START_FAILED))?;
+        let now =
+            context.in_session(server::observe).await.map_err(refused(failure::START_FAILED))?;
         let late: Vec<u32> = now
             .senders
             .iter()
@@ -336,16 +319,10 @@ async fn checkpoint(context: &Context) -> Result<(), Failed> {
 
 const PLACEHOLDER: &str = "# matriarch: this timeline number is taken by another instance\n";
 
-async fn promote(
-    context: &Context,
-    above: TimelineId,
-    names: &StandbyNames,
-) -> Result<(), Failed> {
+async fn promote(context: &Context, above: TimelineId, names: &StandbyNames) -> Result<(), Failed> {
     let root = &context.options.root;
-    let before = context
-        .in_session(server::observe)
-        .await
-        .map_err(refused(failure::PROMOTION_FAILED))?;
+    let before =
+        context.in_session(server::observe).await.map_err(refused(failure::PROMOTION_FAILED))?;
     let mut placed = Vec::new();
     // In force before it accepts the first write (rule 15); it also ends the walreceiver.
     with(&context.replication, |it| *it = Replication::Primary(names.clone()));
@@ -361,10 +338,7 @@ async fn promote(
                 placed.push(path);
             }
         }
-        context
-            .in_session(server::promote)
-            .await
-            .map_err(refused(failure::PROMOTION_FAILED))?;
+        context.in_session(server::promote).await.map_err(refused(failure::PROMOTION_FAILED))?;
         until(context, async |seen, _| seen.is_ok_and(|it| !it.in_recovery)).await?;
     }
     for path in placed {
@@ -448,8 +422,8 @@ fn complete(context: &Context) -> Result<Outcome, Failed> {
         tracing::warn!(path = %kept.display(), "the old data directory is kept");
     }
     with(&context.incarnation, |it| *it = Some(incarnation.clone()));
-    let control = wal::control(root)
-        .map_err(|error| Failed::new(failure::DATA_DIRECTORY_DAMAGED, &error))?;
+    let control =
+        wal::control(root).map_err(|error| Failed::new(failure::DATA_DIRECTORY_DAMAGED, &error))?;
     Ok(Outcome::NewDirectory {
         incarnation: Incarnation(incarnation),
         system_id: control.system_id,

@@ -155,9 +155,8 @@ impl Tender {
             // works.
             let server = material.server_tls().map_err(|error| certificate(&error))?;
             let client = material.client_tls().map_err(|error| certificate(&error))?;
-            let changed = material
-                .write(&self.context.options.root)
-                .map_err(|error| certificate(&error))?;
+            let changed =
+                material.write(&self.context.options.root).map_err(|error| certificate(&error))?;
             self.server_tls.set(server);
             self.peers.set_tls(client);
             if changed && self.context.link.postmaster().is_running() {

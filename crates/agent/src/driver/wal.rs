@@ -102,12 +102,7 @@ fn later_timelines(root: &Root, timeline: TimelineId) -> Vec<TimelineId> {
 }
 
 /// Follows the records of one timeline from the segment that holds `from`.
-fn follow(
-    root: &Root,
-    control: &ControlData,
-    timeline: TimelineId,
-    from: Lsn,
-) -> Option<Lsn> {
+fn follow(root: &Root, control: &ControlData, timeline: TimelineId, from: Lsn) -> Option<Lsn> {
     let size = control.segment_size;
     let directory = pg_wal(root);
     let mut name = SegmentName::holding(timeline, from, size);
@@ -115,8 +110,7 @@ fn follow(
     let mut start = from.segment_start(size);
     let mut last = None;
     loop {
-        let stretch =
-            WalBytes { start, bytes: &bytes, layout: control.wal_layout(timeline) };
+        let stretch = WalBytes { start, bytes: &bytes, layout: control.wal_layout(timeline) };
         match stretch.end() {
             WalEnd::At { end, .. } => return Some(end),
             WalEnd::NoStart(_) => return last,

@@ -245,8 +245,7 @@ impl Notice {
         match bytes[0] {
             1 => Some(Self::Hello {
                 postmaster: small(number(bytes, 24)),
-                right: (flags & 1 != 0)
-                    .then_some(Right { from: Moment(a), duration: Span(b) }),
+                right: (flags & 1 != 0).then_some(Right { from: Moment(a), duration: Span(b) }),
                 terminating: flags & 2 != 0,
                 locked: flags & 4 != 0,
             }),

@@ -169,7 +169,8 @@ mod tests {
                 "error_severity":"ERROR","message":"a \"b\"\nc","statement":"SELECT 1"}"#,
         )
         .unwrap();
-        let csv = "t,\"u\",,7,\"::1:5\",,,,,,,ERROR,,\"a \"\"b\"\"\nc\",,,,,,\"SELECT 1\",,,,,,\nnext";
+        let csv =
+            "t,\"u\",,7,\"::1:5\",,,,,,,ERROR,,\"a \"\"b\"\"\nc\",,,,,,\"SELECT 1\",,,,,,\nnext";
         let (records, taken) = from_csv(csv);
         assert_eq!(records, [json.clone()]);
         assert_eq!(&csv[taken..], "next");

@@ -139,8 +139,7 @@ impl Peers {
     async fn connect(&self, to: &InstanceName, address: &Address) -> Result<Connection, Error> {
         let config = self.tls.lock().ok().and_then(|tls| tls.clone());
         let config = config.ok_or(Error::NoCertificates)?;
-        let ip: IpAddr =
-            address.host.parse().map_err(|_| Error::Address(address.host.clone()))?;
+        let ip: IpAddr = address.host.parse().map_err(|_| Error::Address(address.host.clone()))?;
         let name = ServerName::try_from(to.as_str().to_owned())
             .map_err(|_| Error::Address(to.to_string()))?;
         let stream = TcpStream::connect(SocketAddr::new(ip, address.agent_port))
@@ -151,10 +150,9 @@ impl Peers {
             .connect(name, stream)
             .await
             .map_err(Error::Connect)?;
-        let (sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream))
-                .await
-                .map_err(Error::Lost)?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(Error::Lost)?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection to a peer ended");

@@ -143,9 +143,8 @@ impl Server {
             .and_then(|value| value.to_str().ok())
             .map(InstanceName::from);
         let body = Limited::new(request.into_body(), QUESTION_BYTES).collect().await;
-        let question = body
-            .ok()
-            .and_then(|body| serde_json::from_slice::<Question>(&body.to_bytes()).ok());
+        let question =
+            body.ok().and_then(|body| serde_json::from_slice::<Question>(&body.to_bytes()).ok());
         let (Some(from), Some(question)) = (from, question) else {
             return plain(StatusCode::BAD_REQUEST, "");
         };
@@ -172,10 +171,9 @@ fn common_name(certificate: &[u8]) -> Option<String> {
 fn json(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        http::header::CONTENT_TYPE,
-        http::HeaderValue::from_static("application/json"),
-    );
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     response
 }
 

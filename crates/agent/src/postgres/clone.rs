@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::data;
 use super::initdb::REPLICATION_ROLE;
 use super::program::{self, Installation, Run};
-use super::data;
 use crate::certificates::Files;
 use crate::root::Root;
 
@@ -101,8 +101,7 @@ mod tests {
 
     #[test]
     fn a_source_is_verified_by_its_name_and_reached_by_its_address() {
-        let source =
-            Source { name: "c-1".to_owned(), host: "10.0.0.7".to_owned(), port: 5432 };
+        let source = Source { name: "c-1".to_owned(), host: "10.0.0.7".to_owned(), port: 5432 };
         let text = source.connection_string(&Root::new("/o'dd"), "me");
         assert!(text.starts_with("host='c-1' hostaddr='10.0.0.7' port='5432'"), "{text}");
         assert!(text.contains("sslmode='verify-full'") && text.contains("/o\\'dd/"), "{text}");

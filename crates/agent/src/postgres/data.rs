@@ -64,10 +64,7 @@ impl Error {
     }
 }
 
-fn file(
-    operation: &'static str,
-    path: &Path,
-) -> impl FnOnce(std::io::Error) -> Error {
+fn file(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.display().to_string();
     move |source| Error::File { operation, path, source }
 }
@@ -128,10 +125,8 @@ pub fn look(root: &Root) -> Result<Found, Error> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Empty),
         Err(error) => return Err(file("read", &path)(error)),
     }
-    let foreign = |why: &str| Error::Foreign {
-        path: path.display().to_string(),
-        why: why.to_owned(),
-    };
+    let foreign =
+        |why: &str| Error::Foreign { path: path.display().to_string(), why: why.to_owned() };
     let version = match fs::read_to_string(path.join("PG_VERSION")) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => {

@@ -250,12 +250,7 @@ async fn populate(root: &Root, options: &Initdb, scripts: &Scripts) -> Result<()
     .await
 }
 
-async fn exists(
-    session: &Session,
-    catalog: &str,
-    column: &str,
-    name: &str,
-) -> Result<bool, Error> {
+async fn exists(session: &Session, catalog: &str, column: &str, name: &str) -> Result<bool, Error> {
     let statement = format!(
         "SELECT 1 FROM pg_catalog.{catalog} WHERE {column} OPERATOR(pg_catalog.=) {}",
         literal(name)
@@ -282,8 +277,7 @@ pub fn replication_role() -> String {
         "pg_read_binary_file(text)",
         "pg_read_binary_file(text, bigint, bigint, boolean)",
     ] {
-        statements
-            .push_str(&format!("GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {name};"));
+        statements.push_str(&format!("GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {name};"));
     }
     statements
 }

@@ -142,9 +142,7 @@ pub fn choose(
         installations.iter().map(|one| one.version.major.number().to_string()).collect();
     let index = match major {
         None => (!installations.is_empty()).then_some(0),
-        Some(wanted) => {
-            installations.iter().position(|one| one.version.major.number() == wanted)
-        }
+        Some(wanted) => installations.iter().position(|one| one.version.major.number() == wanted),
     };
     match (index, major) {
         (Some(index), _) => Ok(installations.swap_remove(index)),
@@ -204,8 +202,8 @@ impl Run {
     /// If it cannot be started, fails or takes too long.
     pub async fn run(self) -> Result<(), Error> {
         let name = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let (reader, writer) = std::io::pipe()
-            .map_err(|source| Error::Start { program: name.clone(), source })?;
+        let (reader, writer) =
+            std::io::pipe().map_err(|source| Error::Start { program: name.clone(), source })?;
         let start_error = |source| Error::Start { program: name.clone(), source };
         let mut command = tokio::process::Command::new(&self.program);
         command

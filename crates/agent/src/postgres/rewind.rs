@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::clone::Source;
-use super::program::{self, Installation, Run};
 use super::data;
+use super::program::{self, Installation, Run};
 use crate::root::Root;
 
 /// How long a rewind may take.

@@ -96,12 +96,13 @@ pub async fn observe(session: &Session) -> Result<Observation, sql::Error> {
     let row = rows.first().map(Vec::as_slice).unwrap_or_default();
     let column = |index: usize| row.get(index).and_then(Option::as_ref);
     let in_recovery = column(0).is_none_or(|text| text != "f");
-    let timeline = column(3)
-        .and_then(|text| {
-            if in_recovery { text.parse().ok() } else { u32::from_str_radix(text, 16).ok() }
-        })
-        .or_else(|| column(4).and_then(|text| text.parse().ok()))
-        .and_then(TimelineId::new);
+    let timeline =
+        column(3)
+            .and_then(|text| {
+                if in_recovery { text.parse().ok() } else { u32::from_str_radix(text, 16).ok() }
+            })
+            .or_else(|| column(4).and_then(|text| text.parse().ok()))
+            .and_then(TimelineId::new);
     let receiver = if in_recovery {
         let rows = session.rows(RECEIVER, OBSERVATION_LIMIT).await?;
         rows.first().map(|row| receiver(row))

@@ -34,10 +34,7 @@ async fn rule_five_ends_every_backend_in_time_also_under_a_frozen_postmaster() {
     let session = Session::open(&pod.root, "app", SearchPath::User).await.unwrap();
     let busy = tokio::spawn(async move {
         session
-            .execute(
-                "INSERT INTO t SELECT generate_series(1, 2000000000)",
-                Duration::from_secs(60),
-            )
+            .execute("INSERT INTO t SELECT generate_series(1, 2000000000)", Duration::from_secs(60))
             .await
     });
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -102,10 +99,7 @@ async fn a_killed_postmaster_takes_its_backends_with_it_before_the_agent_hears_o
     let session = Session::open(&pod.root, "app", SearchPath::User).await.unwrap();
     let busy = tokio::spawn(async move {
         session
-            .execute(
-                "INSERT INTO t SELECT generate_series(1, 2000000000)",
-                Duration::from_secs(60),
-            )
+            .execute("INSERT INTO t SELECT generate_series(1, 2000000000)", Duration::from_secs(60))
             .await
     });
     tokio::time::sleep(Duration::from_millis(300)).await;
