@@ -1,1 +1,130 @@
-fn main() {}
+//! The one binary: operator, keeper and agent of a database pod, one-machine mode, plugin.
+
+mod arguments;
+mod logging;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use matriarch_agent::{AgentOptions, KeeperOptions};
+use matriarch_local::up::{self, UpOptions, verbs};
+use matriarch_local::proxy::Pace;
+
+use crate::arguments::{AgentVerb, Arguments, LocalVerb, Verb};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // The keeper has one thread, no TLS and no log of others: nothing is set up for it.
+    if let Verb::Keeper = arguments.verb {
+        return match KeeperOptions::from_environment() {
+            Ok(options) => matriarch_agent::keeper::run(options),
+            Err(error) => complain(&error.into()),
+        };
+    }
+    logging::start(&arguments.verb);
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        tracing::debug!("a provider of cryptography was installed already");
+    }
+    match run(arguments.verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&error),
+    }
+}
+
+/// The whole chain of causes, for a person, on standard error.
+fn complain(error: &anyhow::Error) -> ExitCode {
+    eprintln!("matriarch: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn run(verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::Keeper => Ok(()),
+        Verb::Agent { verb: Some(AgentVerb::Status { json: _ }) } => {
+            Ok(matriarch_agent::status::print()?)
+        }
+        Verb::Agent { verb: None } => {
+            let options = AgentOptions::from_environment()?;
+            Ok(single_thread()?.block_on(matriarch_agent::run(options))?)
+        }
+        Verb::Operator { api_identity } => single_thread()?.block_on(operator(api_identity)),
+        Verb::Bootstrap { destination } => bootstrap(&destination),
+        Verb::Local { verb } => local(verb),
+    }
+}
+
+fn single_thread() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")
+}
+
+async fn operator(identity: matriarch_api::Identity) -> anyhow::Result<()> {
+    let client = kube::Client::try_default().await.context("cannot reach the Kubernetes API")?;
+    let setup = matriarch_operator::Setup { identity, ..Default::default() };
+    let options = matriarch_operator::Options { setup, ..Default::default() };
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    Ok(matriarch_operator::run(client, options, shutdown).await?)
+}
+
+/// Copies this binary into the pod; the path is the pod's, below the pod's root.
+fn bootstrap(destination: &Path) -> anyhow::Result<()> {
+    let root = std::env::var_os("MATRIARCH_ROOT").unwrap_or_else(|| "/".into());
+    let inside = destination.strip_prefix("/").unwrap_or(destination);
+    let target = Path::new(&root).join(inside);
+    up::program::install_to(&target)
+        .with_context(|| format!("cannot copy this program to {}", target.display()))
+}
+
+fn local(verb: LocalVerb) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    match verb {
+        LocalVerb::Up { files, place, user, port, api_identity, like_kube_proxy, no_operator } => {
+            let options = UpOptions {
+                files,
+                state: place.state(),
+                user,
+                port,
+                identity: api_identity,
+                pace: if like_kube_proxy { Pace::KubeProxy } else { Pace::Immediate },
+                operator: !no_operator,
+            };
+            Ok(runtime.block_on(up::run(options))?)
+        }
+        LocalVerb::Status { place, api_identity } => {
+            let text = runtime.block_on(verbs::status(&place.state(), api_identity))?;
+            print!("{text}");
+            Ok(())
+        }
+        LocalVerb::Psql { cluster, place, api_identity, arguments } => {
+            let never = runtime.block_on(verbs::psql(
+                &place.state(),
+                api_identity,
+                cluster.as_deref(),
+                &arguments,
+            ))?;
+            match never {}
+        }
+        LocalVerb::Stop { place, timeout } => {
+            let limit = std::time::Duration::from_secs(timeout);
+            let pid = runtime.block_on(verbs::stop(&place.state(), limit))?;
+            println!("stopped (process {pid})");
+            Ok(())
+        }
+    }
+}

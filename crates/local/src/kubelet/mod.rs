@@ -10,6 +10,8 @@ mod node;
 mod pod;
 mod probes;
 mod status;
+#[cfg(test)]
+mod tests;
 mod volumes;
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,0 +1,148 @@
+//! Three instances under `matriarch local`: the primary is lost in every way while a client
+//! writes through `-rw`.
+//!
+//! Figures printed here are local ones: no network, no kube-proxy. They are never put beside
+//! another product's.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use matriarch_e2e::local::{Machine, Tally, Victim, Writer, example};
+use rustix::process::Signal;
+use tokio::time::sleep;
+
+const READY: Duration = Duration::from_secs(180);
+const STOP: Duration = Duration::from_secs(120);
+
+/// Twice the default duration of the Lease.
+const FROZEN: Duration = Duration::from_secs(20);
+
+/// In asynchronous mode acknowledged rows may be lost, and are counted; in synchronous mode not
+/// one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Asynchronous,
+    Synchronous,
+}
+
+impl Mode {
+    fn example(self) -> String {
+        example(match self {
+            Self::Asynchronous => "cluster.yaml",
+            Self::Synchronous => "cluster-synchronous.yaml",
+        })
+    }
+
+    fn judge(self, what: &str, tally: &Tally) -> anyhow::Result<()> {
+        println!(
+            "{what}: {} acknowledged, {} lost, longest gap {:?} (local)",
+            tally.acknowledged,
+            tally.lost.len(),
+            tally.longest_gap
+        );
+        ensure!(tally.acknowledged > 100, "{what}: hardly anything was written: {tally:?}");
+        ensure!(
+            self == Self::Asynchronous || tally.lost.is_empty(),
+            "{what}: acknowledged rows are lost: {:?}",
+            tally.lost
+        );
+        Ok(())
+    }
+}
+
+async fn ready(machine: &mut Machine) -> anyhow::Result<()> {
+    machine.wait_for("Ctrl-C stops everything", READY).await?;
+    Ok(())
+}
+
+/// Waits until all three instances are there again, one primary and two streaming.
+async fn healed(machine: &Machine) -> anyhow::Result<()> {
+    let query = "select count(*) from pg_stat_replication where state = 'streaming'";
+    for _ in 0..600 {
+        if machine.sql(query).await.is_ok_and(|count| count == "2") {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    anyhow::bail!("two standbys never stream again:\n{}", machine.printed())
+}
+
+/// Breaks the primary while a client writes, and returns what the client found.
+async fn broken(
+    machine: &Machine,
+    victim: Victim,
+    signal: Signal,
+    thaw_after: Option<Duration>,
+) -> anyhow::Result<Tally> {
+    let writer = Writer::start(&machine.connection_string()?).await?;
+    sleep(Duration::from_secs(2)).await;
+    let primary = machine.primary().await?;
+    Machine::signal(&primary, victim, signal)?;
+    if let Some(time) = thaw_after {
+        sleep(time).await;
+        Machine::signal(&primary, victim, Signal::CONT)?;
+    }
+    sleep(Duration::from_secs(15)).await;
+    healed(machine).await?;
+    writer.finish().await
+}
+
+async fn every_kill(mode: Mode, name: &str, port: u16) -> anyhow::Result<()> {
+    let mut machine = Machine::new(name, port)?;
+    machine.up(&[&mode.example()])?;
+    ready(&mut machine).await?;
+    for victim in [Victim::Postmaster, Victim::Agent, Victim::Both] {
+        let tally = broken(&machine, victim, Signal::KILL, None).await?;
+        mode.judge(&format!("kill -9 of {victim:?}"), &tally)?;
+    }
+    for victim in [Victim::Agent, Victim::Postmaster, Victim::Both] {
+        let tally = broken(&machine, victim, Signal::STOP, Some(FROZEN)).await?;
+        mode.judge(&format!("SIGSTOP of {victim:?} for {FROZEN:?}"), &tally)?;
+    }
+    machine.stop(STOP).await
+}
+
+#[tokio::test]
+async fn writes_go_on_after_every_loss_of_the_primary() -> anyhow::Result<()> {
+    every_kill(Mode::Asynchronous, "kills", 16432).await
+}
+
+#[tokio::test]
+async fn no_acknowledged_row_is_lost_in_synchronous_mode() -> anyhow::Result<()> {
+    every_kill(Mode::Synchronous, "sync", 16532).await
+}
+
+#[tokio::test]
+async fn all_data_is_there_after_everything_stopped_or_was_killed() -> anyhow::Result<()> {
+    let mut machine = Machine::new("all", 16632)?;
+    machine.up(&[&example("cluster.yaml")])?;
+    ready(&mut machine).await?;
+    machine.sql("create table kept (value int); insert into kept values (42)").await?;
+    healed(&machine).await?;
+    machine.stop(STOP).await?;
+    machine.up(&[])?;
+    ready(&mut machine).await?;
+    assert_eq!(machine.sql("select value from kept").await?, "42");
+    healed(&machine).await?;
+    machine.kill_everything().await?;
+    machine.up(&[])?;
+    ready(&mut machine).await?;
+    assert_eq!(machine.sql("select value from kept").await?, "42");
+    healed(&machine).await?;
+    machine.stop(STOP).await
+}
+
+#[tokio::test]
+async fn a_failover_needs_no_operator() -> anyhow::Result<()> {
+    let mut machine = Machine::new("alone", 16732)?;
+    machine.up(&[&example("cluster.yaml")])?;
+    ready(&mut machine).await?;
+    healed(&machine).await?;
+    machine.stop(STOP).await?;
+    machine.up(&["--no-operator"])?;
+    ready(&mut machine).await?;
+    healed(&machine).await?;
+    let tally = broken(&machine, Victim::Both, Signal::KILL, None).await?;
+    Mode::Asynchronous.judge("operator stopped, kill -9 of both", &tally)?;
+    machine.stop(STOP).await
+}

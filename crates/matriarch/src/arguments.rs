@@ -1,0 +1,135 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use matriarch_api::Identity;
+
+/// PostgreSQL on Kubernetes.
+#[derive(Debug, Parser)]
+#[command(name = "matriarch", version, about)]
+pub struct Arguments {
+    /// What to be.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to be.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Process 1 of a database pod.
+    #[command(hide = true)]
+    Keeper,
+    /// The agent of a database pod, started by the keeper.
+    #[command(hide = true)]
+    Agent {
+        /// Something else than to run.
+        #[command(subcommand)]
+        verb: Option<AgentVerb>,
+    },
+    /// The operator.
+    Operator {
+        /// Under which names it serves: matriarch, cnpg, edb.
+        #[arg(long, env = "MATRIARCH_API_IDENTITY", default_value = "matriarch")]
+        api_identity: Identity,
+    },
+    /// Copies this program to DESTINATION (what the init container of a pod does).
+    #[command(hide = true, alias = "install-binary")]
+    Bootstrap {
+        /// Path in the pod.
+        destination: PathBuf,
+    },
+    /// Clusters on this machine, without Kubernetes.
+    Local {
+        /// What to do.
+        #[command(subcommand)]
+        verb: LocalVerb,
+    },
+}
+
+/// Verbs for a running agent.
+#[derive(Debug, Subcommand)]
+pub enum AgentVerb {
+    /// Prints the status of the agent of this pod.
+    Status {
+        /// As one JSON document, which is the only form there is.
+        #[arg(long, required = true)]
+        json: bool,
+    },
+}
+
+/// Verbs of one-machine mode.
+#[derive(Debug, Subcommand)]
+pub enum LocalVerb {
+    /// Starts everything and applies FILES; Ctrl-C stops it, and the next start brings it back.
+    Up {
+        /// Manifests.
+        files: Vec<PathBuf>,
+        /// Where.
+        #[command(flatten)]
+        place: Place,
+        /// Started as root: run the databases as this user [default: postgres].
+        #[arg(long)]
+        user: Option<String>,
+        /// First port of 127.0.0.1 to try for the primaries.
+        #[arg(long, default_value_t = 5432)]
+        port: u16,
+        /// Under which names the operator serves: matriarch, cnpg, edb.
+        #[arg(long, env = "MATRIARCH_API_IDENTITY", default_value = "matriarch")]
+        api_identity: Identity,
+        /// Delay changes of endpoints by a second, as kube-proxy does.
+        #[arg(long)]
+        like_kube_proxy: bool,
+        /// Do not run the operator: what is there must do without it.
+        #[arg(long)]
+        no_operator: bool,
+    },
+    /// Shows what runs.
+    Status {
+        /// Where.
+        #[command(flatten)]
+        place: Place,
+        /// Under which names the operator serves.
+        #[arg(long, env = "MATRIARCH_API_IDENTITY", default_value = "matriarch")]
+        api_identity: Identity,
+    },
+    /// Connects psql to the primary.
+    Psql {
+        /// The cluster, if there are several.
+        cluster: Option<String>,
+        /// Where.
+        #[command(flatten)]
+        place: Place,
+        /// Under which names the operator serves.
+        #[arg(long, env = "MATRIARCH_API_IDENTITY", default_value = "matriarch")]
+        api_identity: Identity,
+        /// Arguments of psql, after `--`.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Stops everything; the data stays.
+    Stop {
+        /// Where.
+        #[command(flatten)]
+        place: Place,
+        /// Seconds to wait.
+        #[arg(long, default_value_t = 120)]
+        timeout: u64,
+    },
+}
+
+/// Which state directory.
+#[derive(Debug, Args)]
+pub struct Place {
+    /// State directory [default: /var/lib/matriarch/local for root, else
+    /// $XDG_STATE_HOME/matriarch or ~/.local/state/matriarch].
+    #[arg(long, value_name = "DIRECTORY")]
+    state: Option<PathBuf>,
+}
+
+impl Place {
+    /// The state directory.
+    pub fn state(self) -> PathBuf {
+        self.state.unwrap_or_else(matriarch_local::up::default_state)
+    }
+}

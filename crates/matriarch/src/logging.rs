@@ -1,0 +1,34 @@
+//! Logs: JSON lines in pods, compact ones for people.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::arguments::Verb;
+
+/// Starts logging to standard error (people) or standard output (pods).
+pub fn start(verb: &Verb) {
+    let default = match verb {
+        Verb::Agent { .. } | Verb::Operator { .. } => "info",
+        // Progress lines tell people what they need; the log is for what is out of order.
+        Verb::Keeper | Verb::Bootstrap { .. } | Verb::Local { .. } => "warn",
+    };
+    let filter = EnvFilter::try_from_env("MATRIARCH_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let in_pod = matches!(verb, Verb::Agent { .. } | Verb::Operator { .. })
+        && !std::io::stdout().is_terminal();
+    if in_pod {
+        tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_env_filter(filter)
+            .with_writer(std::io::stdout)
+            .init();
+    } else {
+        tracing_subscriber::fmt()
+            .compact()
+            .with_env_filter(filter)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr)
+            .init();
+    }
+}
