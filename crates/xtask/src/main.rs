@@ -1,1 +1,90 @@
-fn main() {}
+//! The project's only entry point for developers: `cargo xtask <verb>`.
+
+mod command;
+mod generation;
+mod paths;
+mod setup;
+mod suite;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Set-up, tests, generation and benchmarks of Matriarch.
+#[derive(Parser)]
+#[command(name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what build, tests and demo need; does nothing when all is there.
+    Setup {
+        /// Only what `cargo xtask local` needs: a PostgreSQL.
+        #[arg(long)]
+        demo: bool,
+    },
+    /// Bring up a cluster on this machine: `matriarch local up` with what follows.
+    Local {
+        /// Arguments of `matriarch local`; `up examples/cluster.yaml` if none.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run every check and test.
+    Test {
+        /// Only the steps whose name contains this.
+        filter: Option<String>,
+    },
+    /// What CI runs: the same as `test`, and nothing may be skipped.
+    Ci,
+    /// Run the simulator: `--seed N` tells one story, `--seeds N` runs many.
+    Sim {
+        /// Arguments of the simulator.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run a benchmark: `failover --local`.
+    Bench {
+        /// Arguments of the benchmark.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Write the generated files: CRDs and the API reference.
+    Gen {
+        /// Fail if a file would change, and write nothing.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Check what the compiler cannot: borders, sizes, names, licences.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.verb) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> anyhow::Result<ExitCode> {
+    match verb {
+        Verb::Setup { demo } => {
+            setup::run(if demo { setup::For::Demo } else { setup::For::Tests })?
+        }
+        Verb::Local { arguments } => return suite::local(&arguments),
+        Verb::Test { filter } => suite::run(filter.as_deref())?,
+        Verb::Ci => suite::run_in_ci()?,
+        Verb::Sim { arguments } => return Ok(matriarch_sim::main_with(&arguments)),
+        Verb::Bench { arguments } => return suite::bench(&arguments),
+        Verb::Gen { check } => generation::run(check)?,
+        Verb::Tidy => tidy::run()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

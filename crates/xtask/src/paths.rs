@@ -1,0 +1,46 @@
+//! Where things are on the developer's machine.
+
+use std::path::{Path, PathBuf};
+
+/// The version of Kubernetes whose programs the tests use.
+pub const KUBERNETES: &str = "1.34.4";
+/// The version of etcd beside it.
+pub const ETCD: &str = "3.6.6";
+
+/// The root of the workspace.
+pub fn workspace() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.ancestors().nth(2).unwrap_or(manifest).to_path_buf()
+}
+
+/// True if this process is root.
+pub fn is_root() -> bool {
+    // The owner of our own entry in /proc is the effective user.
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+}
+
+/// What `setup` builds and fetches is kept here across clones.
+pub fn cache() -> PathBuf {
+    if let Some(directory) = std::env::var_os("XDG_CACHE_HOME").filter(|text| !text.is_empty()) {
+        return PathBuf::from(directory).join("matriarch");
+    }
+    let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
+    home.join(".cache/matriarch")
+}
+
+/// Programs of Kubernetes: etcd, kube-apiserver, kubectl.
+pub fn kubernetes_tools() -> PathBuf {
+    let minor = KUBERNETES.rsplit_once('.').map_or(KUBERNETES, |(minor, _)| minor);
+    cache().join("tools").join(format!("kubernetes-{minor}"))
+}
+
+/// PostgreSQL's programs of other Debian releases. PostgreSQL never runs as root, and root's home
+/// is closed to others, so root keeps them in a system directory.
+pub fn postgresql_cache() -> PathBuf {
+    if is_root() {
+        PathBuf::from("/var/cache/matriarch/postgresql")
+    } else {
+        cache().join("postgresql")
+    }
+}
