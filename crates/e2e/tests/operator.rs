@@ -1,0 +1,347 @@
+//! The operator against an API server in this process; the agents are played by the test.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use matriarch_api::{Cluster, Identity, Instance};
+use matriarch_local::apiserver::{ApiServer, Options as ServerOptions};
+use matriarch_operator::Options;
+use serde_json::json;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+const NAMESPACE: &str = "default";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct World {
+    server: ApiServer,
+    client: Client,
+    stop: Option<oneshot::Sender<()>>,
+    operator: JoinHandle<Result<(), matriarch_operator::Error>>,
+    agents: JoinHandle<()>,
+    directory: PathBuf,
+}
+
+impl World {
+    fn start(name: &str) -> Result<Self> {
+        let directory =
+            std::env::temp_dir().join(format!("matriarch-operator-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&directory)?;
+        let mut options = ServerOptions::new(&directory);
+        options.definitions = matriarch_api::crd::all(&Identity::Matriarch)?
+            .iter()
+            .map(serde_json::to_value)
+            .collect::<Result<_, _>>()?;
+        let server = ApiServer::open(options)?;
+        let client = server.client();
+        let (stop, stopped) = oneshot::channel();
+        let operator = tokio::spawn(matriarch_operator::run(
+            client.clone(),
+            Options::default(),
+            async move {
+                stopped.await.ok();
+            },
+        ));
+        let agents = tokio::spawn(play_agents(server.clone(), client.clone()));
+        Ok(Self { server, client, stop: Some(stop), operator, agents, directory })
+    }
+
+    async fn end(mut self) -> Result<()> {
+        self.agents.abort();
+        if let Some(stop) = self.stop.take() {
+            stop.send(()).ok();
+        }
+        tokio::time::timeout(PATIENCE, &mut self.operator).await.context("a graceful stop")???;
+        std::fs::remove_dir_all(&self.directory)?;
+        Ok(())
+    }
+
+    fn clusters(&self) -> Api<Cluster> {
+        Api::namespaced_with(self.client.clone(), NAMESPACE, &Identity::Matriarch)
+    }
+
+    async fn create(&self, spec: serde_json::Value) -> Result<()> {
+        let cluster: Cluster = serde_json::from_value(json!({
+            "apiVersion": "matriarch.dev/v1",
+            "kind": "Cluster",
+            "metadata": {"name": "c"},
+            "spec": spec,
+        }))?;
+        self.clusters().create(&PostParams::default(), &cluster).await?;
+        Ok(())
+    }
+
+    async fn patch(&self, patch: serde_json::Value) -> Result<()> {
+        let params = PatchParams::default();
+        self.clusters().patch("c", &params, &Patch::Merge(&patch)).await?;
+        Ok(())
+    }
+
+    async fn wait(&self, what: &str, holds: impl Fn(&Cluster) -> bool) -> Result<Cluster> {
+        let begun = std::time::Instant::now();
+        loop {
+            let cluster = self.clusters().get("c").await?;
+            if holds(&cluster) {
+                return Ok(cluster);
+            }
+            if begun.elapsed() > PATIENCE {
+                bail!("{what}: {:#?}", cluster.status);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn healthy(&self, ready: i32, primary: &str) -> Result<Cluster> {
+        self.wait(&format!("{ready} ready, primary {primary}"), |cluster| {
+            let Some(status) = &cluster.status else { return false };
+            status.phase.as_deref() == Some("Cluster in healthy state")
+                && status.ready_instances == Some(ready)
+                && status.current_primary.as_deref() == Some(primary)
+                && status.instance_names.len() == usize::try_from(ready).unwrap()
+        })
+        .await
+    }
+}
+
+/// kubelet and agents in little: pods become ready, reports follow directives, the Lease changes
+/// hands as directives ask.
+async fn play_agents(server: ApiServer, client: Client) {
+    loop {
+        if let Err(error) = play_once(&client).await {
+            eprintln!("agents: {error:#}");
+        }
+        server.collect().await.ok();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn play_once(client: &Client) -> Result<()> {
+    let instances: Api<Instance> =
+        Api::namespaced_with(client.clone(), NAMESPACE, &Identity::Matriarch);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
+    for pod in pods.list(&ListParams::default()).await?.items {
+        if pod.metadata.deletion_timestamp.is_some() {
+            let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+            pods.delete(&pod.name_any(), &now).await?;
+        }
+    }
+    let Some(lease) = leases.get_opt("c").await? else { return Ok(()) };
+    let all = instances.list(&ListParams::default()).await?.items;
+    let params = PatchParams::default();
+    let mut holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
+    let mut members = Vec::new();
+    for instance in &all {
+        if !instance.spec.leaving && pods.get_opt(instance.name()).await?.is_some() {
+            members.push(instance.name().to_owned());
+        }
+        let asked = instance.spec.switchover.as_ref().and_then(|wish| wish.to.clone());
+        if holder.as_deref() == Some(instance.name()) && asked.is_some() {
+            holder = asked;
+        }
+    }
+    if holder.as_ref().is_none_or(|name| !members.contains(name)) {
+        let first = all.iter().find(|instance| instance.spec.bootstrap_primary);
+        holder = first.map(|instance| instance.name().to_owned()).or(members.first().cloned());
+    }
+    let Some(holder) = holder.filter(|name| members.contains(name)) else { return Ok(()) };
+    let cohort: Vec<_> = members.iter().map(|name| json!({"name": name})).collect();
+    let patch = json!({
+        "metadata": {"annotations": {
+            "matriarch.dev/cohort": serde_json::Value::from(cohort).to_string(),
+        }},
+        "spec": {"holderIdentity": holder},
+    });
+    leases.patch("c", &params, &Patch::Merge(&patch)).await?;
+    for instance in &all {
+        let Some(pod) = pods.get_opt(instance.name()).await? else { continue };
+        let status = json!({"status": {
+            "phase": "Running",
+            "podIP": "127.0.0.1",
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [{
+                "name": "postgres", "ready": true, "restartCount": 0, "image": "x", "imageID": "x",
+                "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+            }],
+        }});
+        pods.patch_status(instance.name(), &params, &Patch::Merge(&status)).await?;
+        let primary = instance.name() == holder;
+        let report = json!({"status": {
+            "observedGeneration": instance.metadata.generation,
+            "podUid": pod.uid(),
+            "incarnation": instance.name(),
+            "systemId": "7",
+            "timeline": 1,
+            "role": if primary { "primary" } else { "standby" },
+            "state": "running",
+            "streaming": !primary,
+            "loadedConfigurationHash": instance.spec.configuration_hash,
+            "secretVersions": instance.spec.access.secret_versions,
+            "restart": instance.spec.restart.as_ref().map(|wish| json!({"id": wish.id, "done": true, "message": ""})),
+        }});
+        instances.patch_status(instance.name(), &params, &Patch::Merge(&report)).await?;
+    }
+    Ok(())
+}
+
+async fn uid<K>(api: &Api<K>, name: &str) -> Result<Option<String>>
+where
+    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    Ok(api.get_opt(name).await?.and_then(|object| object.uid()))
+}
+
+/// Deletes an object and waits until there is another one of its name.
+async fn comes_back<K>(client: &Client, name: &str) -> Result<()>
+where
+    K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), NAMESPACE);
+    let before = uid(&api, name).await?.with_context(|| format!("{name} is not there"))?;
+    api.delete(name, &DeleteParams::default()).await?;
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < PATIENCE {
+        if uid(&api, name).await?.is_some_and(|now| now != before) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    bail!("{} {name} does not come back", std::any::type_name::<K>())
+}
+
+fn small(instances: i32) -> serde_json::Value {
+    json!({
+        "instances": instances,
+        "imageName": "ghcr.io/cloudnative-pg/postgresql:17",
+        "storage": {"size": "1Gi"},
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_lives_its_life() -> Result<()> {
+    let world = World::start("life")?;
+    world.create(small(3)).await?;
+    world.healthy(3, "c-1").await?;
+
+    let pods: Api<Pod> = Api::namespaced(world.client.clone(), NAMESPACE);
+    let role = |pod: &Pod| pod.labels().get("matriarch.dev/instanceRole").cloned();
+    assert_eq!(role(&pods.get("c-1").await?).as_deref(), Some("primary"));
+    assert_eq!(role(&pods.get("c-2").await?).as_deref(), Some("replica"));
+
+    let client = &world.client;
+    for service in ["c-rw", "c-ro", "c-r", "c-primary"] {
+        comes_back::<Service>(client, service).await?;
+    }
+    comes_back::<EndpointSlice>(client, "c-rw").await?;
+    comes_back::<ConfigMap>(client, "c-passwd").await?;
+    comes_back::<PodDisruptionBudget>(client, "c").await?;
+    comes_back::<ServiceAccount>(client, "c").await?;
+    comes_back::<Role>(client, "c").await?;
+    comes_back::<RoleBinding>(client, "c").await?;
+    comes_back::<Pod>(client, "c-2").await?;
+    comes_back::<PersistentVolumeClaim>(client, "c-3").await?;
+    world.healthy(3, "c-1").await?;
+
+    world.patch(json!({"spec": {"instances": 2}})).await?;
+    world.healthy(2, "c-1").await?;
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), NAMESPACE);
+    assert!(claims.get_opt("c-3").await?.is_none(), "the volume of a retired instance stays");
+
+    let wish = json!({"status": {"targetPrimary": "c-2"}});
+    let params = PatchParams::default();
+    world.clusters().patch_status("c", &params, &Patch::Merge(&wish)).await?;
+    world.healthy(2, "c-2").await?;
+
+    let old = pods.get("c-2").await?.uid();
+    world.patch(json!({"spec": {"priorityClassName": "high"}})).await?;
+    world.wait("a rollout", |cluster| {
+        let status = cluster.status.clone().unwrap_or_default();
+        status.current_primary.as_deref() == Some("c-1")
+            && status.phase.as_deref() == Some("Cluster in healthy state")
+    })
+    .await?;
+    assert_ne!(pods.get("c-2").await?.uid(), old, "the pod was not replaced");
+
+    world.clusters().delete("c", &DeleteParams::background()).await?;
+    let begun = std::time::Instant::now();
+    while !pods.list(&ListParams::default()).await?.items.is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "pods are left");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_have_all_keys_and_come_back_new() -> Result<()> {
+    let world = World::start("secrets")?;
+    world.create(small(1)).await?;
+    world.healthy(1, "c-1").await?;
+    let secrets: Api<Secret> = Api::namespaced(world.client.clone(), NAMESPACE);
+    let app = secrets.get("c-app").await?;
+    let data = app.data.clone().unwrap_or_default();
+    for key in matriarch_api::secret::connection::ALL {
+        assert!(data.contains_key(key), "{key}");
+    }
+    let deadline = std::time::Instant::now() + PATIENCE;
+    secrets.delete("c-app", &DeleteParams::default()).await?;
+    // No watch tells of Secrets; a pass for any other reason sees it.
+    world.patch(json!({"metadata": {"annotations": {"touch": "1"}}})).await?;
+    let fresh = loop {
+        if let Some(found) = secrets.get_opt("c-app").await? {
+            break found;
+        }
+        assert!(std::time::Instant::now() < deadline, "-app does not come back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_ne!(fresh.data.unwrap_or_default()["password"], data["password"]);
+
+    let old = secrets.get("c-ca").await?.data.unwrap_or_default()["ca.crt"].clone();
+    secrets.delete("c-ca", &DeleteParams::default()).await?;
+    world.patch(json!({"metadata": {"annotations": {"touch": "2"}}})).await?;
+    loop {
+        let authority = secrets.get_opt("c-ca").await?.and_then(|found| found.data);
+        let server = secrets.get("c-server").await?.data.unwrap_or_default();
+        if let Some(authority) = authority
+            && authority["ca.crt"] != old
+            && server["ca.crt"] == authority["ca.crt"]
+        {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "the new authority is not alone in the end");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    world.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spec_that_decides_about_data_and_has_no_effect_makes_nothing() -> Result<()> {
+    let world = World::start("blocked")?;
+    let mut spec = small(3);
+    spec["bootstrap"] = json!({"recovery": {"source": "x"}});
+    spec["externalClusters"] = json!([{"name": "x", "connectionParameters": {"host": "y"}}]);
+    world.create(spec).await?;
+    let cluster = world
+        .wait("a phase", |cluster| {
+            cluster.status.as_ref().is_some_and(|status| status.phase.is_some())
+        })
+        .await?;
+    let status = cluster.status.unwrap_or_default();
+    assert_eq!(status.phase.as_deref(), Some("Invalid cluster definition"));
+    assert!(status.phase_reason.unwrap_or_default().contains("spec.bootstrap.recovery"));
+    let pods: Api<Pod> = Api::namespaced(world.client.clone(), NAMESPACE);
+    assert!(pods.list(&ListParams::default()).await?.items.is_empty());
+    world.end().await
+}
