@@ -1,6 +1,8 @@
 //! The operations of an agent on PostgreSQL, the data directory and the EndpointSlice, and what
 //! it observes of them.
 
+use std::collections::BTreeSet;
+
 use matriarch_plan::protocol::{
     Action, Event as Fact, Lsn, Member, Observation, OperationId, Outcome, PostgresState, Receiver,
     Span, StandbyNames, StopMode, SystemId, TimelineId, WalSender,
@@ -29,6 +31,14 @@ fn names_of(names: &StandbyNames) -> Names {
     Names {
         needed: usize::try_from(names.need).unwrap_or(usize::MAX),
         of: names.members.iter().map(number_of).collect(),
+    }
+}
+
+fn standby_names(names: &Names) -> StandbyNames {
+    StandbyNames {
+        need: u32::try_from(names.needed).unwrap_or(u32::MAX),
+        members: names.of.iter().copied().map(incarnation_of).collect(),
+        outside: BTreeSet::new(),
     }
 }
 
@@ -316,7 +326,7 @@ impl World {
             Action::Promote { above, names } => {
                 self.promote_step(pod, &operation, above.get(), &names_of(names));
             }
-            Action::SetNames { names } => self.set_names_step(pod, &operation, &names_of(names)),
+            Action::SetNames { names } => self.set_names_step(pod, &operation, names),
             Action::Rewind { from } => self.rewind(pod, &operation, &from.clone()),
             Action::Clone { from } => self.clone_step(pod, &operation, &from.clone()),
             Action::PointService { to } => self.service(pod, &operation, pod_of(to), true),
@@ -493,20 +503,31 @@ impl World {
         }
     }
 
-    fn set_names_step(&mut self, pod: usize, operation: &Operation, names: &Names) {
-        if operation.stage == 0 {
-            if self.set_names(pod, names) {
-                self.set_stage(pod, operation.id, 1, self.now);
-                self.again(pod, operation.id, 500);
-            } else {
-                self.fail(pod, operation.id, "no connection");
-            }
+    /// Goes by the steps of `StandbyNames::next_towards`, each in force before the next.
+    fn set_names_step(&mut self, pod: usize, operation: &Operation, target: &StandbyNames) {
+        let id = operation.id;
+        let Some(server) = self.server(pod) else {
+            self.fail(pod, id, "no connection");
+            return;
+        };
+        let now = standby_names(&server.names);
+        if operation.stage > 0 && !self.names_in_force(pod) {
             return;
         }
-        if self.server(pod).is_none() {
-            self.fail(pod, operation.id, "PostgreSQL exited");
-        } else if self.names_in_force(pod) {
-            self.finish(pod, operation.id, Outcome::Done);
+        let wanted = StandbyNames { outside: BTreeSet::new(), ..target.clone() };
+        let Some(next) = now.next_towards(&wanted) else {
+            if self.names_in_force(pod) {
+                self.finish(pod, id, Outcome::Done);
+            } else {
+                self.set_stage(pod, id, 1, self.now);
+            }
+            return;
+        };
+        if self.set_names(pod, &names_of(&next)) {
+            self.set_stage(pod, id, 1, self.now);
+            self.again(pod, id, 500);
+        } else {
+            self.fail(pod, id, "no connection");
         }
     }
 
@@ -538,8 +559,9 @@ impl World {
                 return;
             }
             if self.same_timeline_number(pod, source) {
-                // pg_rewind: "source and target cluster are on the same timeline" and does nothing.
-                self.finish(pod, id, Outcome::Done);
+                // pg_rewind says "no rewind required" and does nothing, whatever the content: the
+                // driver must not call that done.
+                self.fail(pod, id, "source and target are on the same timeline");
                 return;
             }
             self.check_rewind(pod, source);

@@ -210,7 +210,8 @@ impl World {
     fn make_straggler(&mut self, pod: usize) {
         let machine = self.machine_of(pod);
         self.power_off(machine);
-        self.seconds(16);
+        // Five seconds until its walsender is given up, ten of rule 4, and a renewal.
+        self.seconds(20);
     }
 
     fn quick_failsafe_max(&mut self) {

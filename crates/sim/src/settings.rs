@@ -122,7 +122,7 @@ impl Swarm {
             watches: random.pick(&[0, 500, 1000, 1000]).unwrap_or(0),
             pause: (shortest * SECOND, (shortest + random.between(5, 60)) * SECOND),
             weights,
-            safety: random.between(480, 600) * SECOND,
+            safety: random.between(590, 640) * SECOND,
         }
     }
 }

@@ -191,8 +191,10 @@ pub enum Action {
         names: StandbyNames,
     },
     /// Set `synchronous_standby_names` and reload. With `need` above 0 and no names at all the
-    /// driver writes one that nobody has, so that commits wait. Done when it is in force (rule 14b): reload
-    /// confirmed by the postmaster, and every walsender has taken it or was started since.
+    /// driver writes one that nobody has, so that commits wait. The driver goes by the steps of
+    /// [`StandbyNames::next_towards`], each in force before the next: a mixture of two settings is
+    /// weaker than either. Done when the last is in force (rule 14b): reload confirmed by the
+    /// postmaster, and every walsender has taken it or was started since.
     SetNames {
         /// The names.
         names: StandbyNames,

@@ -90,6 +90,27 @@ impl StandbyNames {
         Self { need: u32::try_from(need).unwrap_or(u32::MAX), members, outside: BTreeSet::new() }
     }
 
+    /// The next setting on the way from this one to `target`, each to be seen in force before the
+    /// one after it; none when it is reached.
+    ///
+    /// Walsenders read the configuration one by one, and one that releases commits takes the number
+    /// from its own reading but counts every standby that is named by *that standby's* walsender's
+    /// reading. So two settings that are both safe can release together what neither would: the
+    /// number is raised before the set changes and lowered after it.
+    pub fn next_towards(&self, target: &Self) -> Option<Self> {
+        if self == target {
+            return None;
+        }
+        let same_set = self.members == target.members && self.outside == target.outside;
+        if self.need == 0 || target.need == 0 || same_set {
+            return Some(target.clone());
+        }
+        if self.need < target.need {
+            return Some(Self { need: target.need, ..self.clone() });
+        }
+        Some(Self { need: self.need, ..target.clone() })
+    }
+
     /// True if every commit acknowledged under these names is on at least w of M.
     pub fn guarantees(&self, quorum: Option<&Quorum>, primary: &Incarnation) -> bool {
         let Some(quorum) = quorum else { return true };
@@ -121,6 +142,32 @@ mod tests {
                 assert!(need + q.intersecting() - 1 <= size, "more asked than needed");
             }
         }
+    }
+
+    #[test]
+    fn the_number_is_raised_before_the_set_changes_and_lowered_after() {
+        let names = |need, of: &[&str]| StandbyNames {
+            need,
+            members: of.iter().map(|i| Incarnation::from(*i)).collect(),
+            outside: BTreeSet::new(),
+        };
+        let way = |from: StandbyNames, to: StandbyNames| {
+            let mut steps = vec![from];
+            while let Some(next) = steps[steps.len() - 1].next_towards(&to) {
+                steps.push(next);
+            }
+            steps.split_off(1)
+        };
+        assert_eq!(
+            way(names(1, &["b"]), names(2, &["a", "b"])),
+            [names(2, &["b"]), names(2, &["a", "b"])]
+        );
+        assert_eq!(
+            way(names(2, &["a", "b"]), names(1, &["a"])),
+            [names(2, &["a"]), names(1, &["a"])]
+        );
+        assert_eq!(way(StandbyNames::none(), names(2, &["a"])), [names(2, &["a"])]);
+        assert_eq!(way(names(2, &["a"]), StandbyNames::none()), [StandbyNames::none()]);
     }
 
     #[test]
