@@ -114,6 +114,8 @@ impl Protocol {
             && word.term == lease.term
             && lease.held_by(&word.from)
             && self.now.since(word.at) < WORD
+            // Written anew since: the holder may have taken it back and started again.
+            && self.api.changed_at <= word.at
             && self.has_all(Some(lease), word.lsn)
         {
             return Ok(Ground::Successor);

@@ -105,6 +105,8 @@ impl Protocol {
 
     /// The quorum that is to be, and the names that go with it; none: as it is.
     fn target(&self, lease: &Lease) -> Option<(Option<Quorum>, StandbyNames)> {
+        // What is asked for is not known yet: that is not "nothing".
+        self.directive.as_ref()?;
         let Some(asked) = self.asked_for() else { return Some((None, StandbyNames::none())) };
         let me = self.me();
         let streaming = self.streaming();
