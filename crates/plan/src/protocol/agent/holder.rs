@@ -11,7 +11,7 @@ use crate::protocol::moment::{Moment, Span};
 use crate::protocol::quorum::StandbyNames;
 use crate::protocol::view::{Waiting, WishOutcome};
 
-use super::api::{Purpose, Reading, Write};
+use super::api::{Purpose, Reading, Sight, Write};
 use super::failsafe::Failsafe;
 use super::handover::{HandOver, Reason};
 use super::peers::{POLL_LIMIT, Round};
@@ -370,6 +370,11 @@ impl Protocol {
     fn confirm(&mut self, holding: &mut Holding) {
         let Step::Confirm { round } = &mut holding.step else { return };
         if self.api.write.is_some() {
+            return;
+        }
+        // There is no Lease to confirm: rule 7 makes one, and needs an answer that nobody runs.
+        if matches!(self.sight(), Sight::Absent | Sight::Damaged) && self.is_down() {
+            self.duty = Duty::Retiring;
             return;
         }
         if round.is_none() {
