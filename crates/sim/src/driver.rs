@@ -444,6 +444,7 @@ impl World {
         };
         self.after(grace, Event::GraceEnds { pod });
         self.feed(pod, Fact::Terminating(termination));
+        self.end_if_terminated(pod);
     }
 
     /// The container is left once PostgreSQL is down and the protocol has nothing more to do.

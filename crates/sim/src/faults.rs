@@ -202,6 +202,9 @@ impl World {
     }
 
     fn strike_kind(&mut self, kind: Kind) {
+        if self.liveness.began.is_some() {
+            return;
+        }
         let Some(pod) = self.victim() else { return };
         let machine = self.pods[pod].machine;
         let node = Node::Machine(machine);

@@ -45,11 +45,13 @@ pub(crate) struct Variation {
 /// The liveness phase of a world.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Liveness {
-    began: Option<Micros>,
+    pub(crate) began: Option<Micros>,
     writable: bool,
     /// Since when all is well, and the term then.
     well: Option<(Micros, u64)>,
     pub(crate) waits_for_human: bool,
+    /// Some agent has named what a human may do.
+    human_asked: bool,
     pub(crate) over: bool,
     /// A machine that stays off.
     spared: Option<usize>,
@@ -228,6 +230,9 @@ impl World {
         self.after(SECOND, Event::PhaseCheck);
         let Some(began) = self.liveness.began else { return };
         let since = self.now - began;
+        self.liveness.human_asked |= (0..self.pods.len()).any(|pod| {
+            self.pods[pod].agent().is_some_and(|agent| !agent.protocol.view().human.is_empty())
+        });
         let writable = self.now.saturating_sub(self.clients.last_answer) < 4 * SECOND
             && self.clients.last_answer > began;
         if writable && !self.liveness.writable {
@@ -270,10 +275,7 @@ impl World {
     /// Not writable or not whole in time: right only if copies are gone and a human is asked.
     fn stuck(&mut self, how: &str) {
         self.liveness.over = true;
-        let human = !self.judge.destroyed.is_empty()
-            && (0..self.pods.len()).any(|pod| {
-                self.pods[pod].agent().is_some_and(|agent| !agent.protocol.view().human.is_empty())
-            });
+        let human = !self.judge.destroyed.is_empty() && self.liveness.human_asked;
         if human {
             self.liveness.waits_for_human = true;
             story!(self, "{how}: waits for a human");
