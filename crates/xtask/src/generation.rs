@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use matriarch_api::identity::Identity;
+use matriarch_api::identity::{Identity, Kind};
 
 use crate::paths;
 
@@ -38,11 +38,11 @@ pub fn run(check: bool) -> Result<()> {
 fn files() -> Result<BTreeMap<PathBuf, String>> {
     let mut files = BTreeMap::new();
     let mut resources = String::new();
-    for crd in matriarch_api::crd::all(&Identity::Matriarch) {
-        let crd = serde_json::to_value(&crd).context("a CRD does not serialise")?;
-        let name = crd["metadata"]["name"].as_str().context("a CRD has no name")?.to_owned();
+    for kind in Kind::ALL {
+        let crd = matriarch_api::crd::json(kind, Identity::Matriarch)
+            .with_context(|| format!("no CRD for {}", kind.name()))?;
         let yaml = serde_saphyr::to_string(&crd).context("a CRD does not become YAML")?;
-        let file = format!("{name}.yaml");
+        let file = format!("{}.yaml", kind.crd_name(Identity::Matriarch));
         resources.push_str(&format!("- {file}\n"));
         files.insert(PathBuf::from("config/crd").join(file), yaml);
     }
@@ -52,6 +52,9 @@ fn files() -> Result<BTreeMap<PathBuf, String>> {
             "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n{resources}"
         ),
     );
-    files.insert(PathBuf::from("docs/reference.md"), matriarch_api::docs::reference());
+    files.insert(
+        PathBuf::from("docs/reference.md"),
+        matriarch_api::docs::reference().context("the API reference cannot be written")?,
+    );
     Ok(files)
 }

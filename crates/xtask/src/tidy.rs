@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use matriarch_api::identity::{Identity, Kind};
 use serde_json::Value;
 
 use crate::{command, paths};
@@ -311,10 +312,11 @@ fn rust_files(directory: &Path) -> Result<Vec<PathBuf>> {
 
 fn sizes_of_crds() -> Vec<String> {
     let mut findings = Vec::new();
-    for crd in matriarch_api::crd::all(&matriarch_api::identity::Identity::Matriarch) {
-        let bytes = serde_json::to_vec(&crd).map_or(usize::MAX, |text| text.len());
+    for kind in Kind::ALL {
+        let crd = matriarch_api::crd::json(kind, Identity::Matriarch);
+        let bytes = crd.map_or(usize::MAX, |crd| crd.to_string().len());
         if bytes > CRD_BYTES_MAX {
-            let name = crd.metadata.name.unwrap_or_default();
+            let name = kind.crd_name(Identity::Matriarch);
             findings.push(format!("CRD {name} has {bytes} bytes, at most {CRD_BYTES_MAX}"));
         }
     }
