@@ -428,7 +428,7 @@ impl Driver {
         }
         self.doing = doing;
         let (context, inputs) = (self.context.clone(), self.inputs.clone());
-        let task = tokio::spawn(async move {
+        let task = tokio::task::spawn_local(async move {
             let outcome = operation::run(&context, &action).await;
             tracing::info!(?action, ?outcome, "end");
             let seen = observe::look(&context, false).await;
@@ -440,7 +440,7 @@ impl Driver {
     fn begin_beside(&self, operation: OperationId, action: Action) {
         let (context, inputs) = (self.context.clone(), self.inputs.clone());
         let endpoint = self.endpoint.clone();
-        tokio::spawn(async move {
+        tokio::task::spawn_local(async move {
             let outcome = match &action {
                 Action::PointService { to } => {
                     endpoint.point_to(&to.host, to.postgres_port).await.map_err(|it| chain(&it))

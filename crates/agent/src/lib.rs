@@ -45,7 +45,8 @@ use driver::tend::{Tended, Tender};
 use driver::{Driver, Input, Outlets, Parts};
 use postgres::data;
 
-/// Runs the agent until the pod ends. Standard input is the socket to the keeper.
+/// Runs the agent until the pod ends. Standard input is the socket to the keeper. To be called
+/// inside a `LocalSet`: operations hold borrowed closures across waits.
 ///
 /// # Errors
 /// If it cannot go on; the keeper then starts a new one.

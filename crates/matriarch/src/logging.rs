@@ -13,7 +13,8 @@ pub fn start(verb: &Verb) {
         // Progress lines tell people what they need; the log is for what is out of order.
         Verb::Keeper | Verb::Bootstrap { .. } | Verb::Local { .. } => "warn",
     };
-    let filter = EnvFilter::try_from_env("MATRIARCH_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let filter =
+        EnvFilter::try_from_env("MATRIARCH_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let in_pod = matches!(verb, Verb::Agent { .. } | Verb::Operator { .. })
         && !std::io::stdout().is_terminal();
     if in_pod {

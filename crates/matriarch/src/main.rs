@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use matriarch_agent::{AgentOptions, KeeperOptions};
-use matriarch_local::up::{self, UpOptions, verbs};
 use matriarch_local::proxy::Pace;
+use matriarch_local::up::{self, UpOptions, verbs};
 
 use crate::arguments::{AgentVerb, Arguments, LocalVerb, Verb};
 
@@ -47,7 +47,9 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         }
         Verb::Agent { verb: None } => {
             let options = AgentOptions::from_environment()?;
-            Ok(single_thread()?.block_on(matriarch_agent::run(options))?)
+            // Its operations hold borrowed closures across waits and stay on this thread.
+            let local = tokio::task::LocalSet::new();
+            Ok(local.block_on(&single_thread()?, matriarch_agent::run(options))?)
         }
         Verb::Operator { api_identity } => single_thread()?.block_on(operator(api_identity)),
         Verb::Bootstrap { destination } => bootstrap(&destination),
@@ -64,8 +66,7 @@ fn single_thread() -> anyhow::Result<tokio::runtime::Runtime> {
 
 async fn operator(identity: matriarch_api::Identity) -> anyhow::Result<()> {
     let client = kube::Client::try_default().await.context("cannot reach the Kubernetes API")?;
-    let setup = matriarch_operator::Setup { identity, ..Default::default() };
-    let options = matriarch_operator::Options { setup, ..Default::default() };
+    let options = matriarch_operator::Options { identity, ..Default::default() };
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;

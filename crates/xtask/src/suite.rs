@@ -67,11 +67,7 @@ fn tests() -> Result<()> {
 
 fn simulate() -> Result<()> {
     let words = vec!["--seeds".to_owned(), SEEDS.to_owned()];
-    if sim(&words) == ExitCode::SUCCESS {
-        Ok(())
-    } else {
-        bail!("the simulator has findings")
-    }
+    if sim(&words) == ExitCode::SUCCESS { Ok(()) } else { bail!("the simulator has findings") }
 }
 
 /// `cargo xtask sim …`. The simulator is PURE, so the clock for its rate comes from here.

@@ -24,8 +24,7 @@ impl Machine {
     fn start(name: &str) -> Self {
         let state = std::env::temp_dir().join(format!("m-{name}-{}", std::process::id()));
         let layout = Layout::make(&state).unwrap();
-        let server =
-            ApiServer::open(crate::apiserver::Options::new(layout.objects())).unwrap();
+        let server = ApiServer::open(crate::apiserver::Options::new(layout.objects())).unwrap();
         let shared = Arc::new(Shared {
             client: server.client(),
             network: Arc::new(Network::open(&layout).unwrap()),

@@ -168,7 +168,11 @@ pub async fn run(options: UpOptions) -> Result<(), UpError> {
         () = stop(running, &progress) => true,
         () = signals.next() => false,
     };
-    progress.say(if stopped { "stopped" } else { "killed: the databases recover at the next start" });
+    progress.say(if stopped {
+        "stopped"
+    } else {
+        "killed: the databases recover at the next start"
+    });
     Ok(())
 }
 
@@ -209,7 +213,8 @@ async fn start(options: &UpOptions, progress: &Progress) -> Result<Running, UpEr
         tracing::warn!(%error, "orphans of killed containers stay with init");
     }
     let cleared = leftovers::clear(&layout, |count| {
-        progress.say(&format!("{count} processes of an earlier run are still there: stopping them"));
+        progress
+            .say(&format!("{count} processes of an earlier run are still there: stopping them"));
     })
     .await?;
     if cleared.found > 0 {
@@ -230,7 +235,8 @@ async fn start(options: &UpOptions, progress: &Progress) -> Result<Running, UpEr
     let path = layout.kubeconfig();
     kubeconfig::write(&layout, api_address, &certificate.ca, &server.admin_token())
         .map_err(|source| UpError::Kubeconfig { path: path.clone(), source })?;
-    progress.say(&format!("API server on https://{api_address}; export KUBECONFIG={}", path.display()));
+    progress
+        .say(&format!("API server on https://{api_address}; export KUBECONFIG={}", path.display()));
     let client = server.client();
     let tokens = server.clone();
     let shared = Arc::new(Shared {
@@ -293,9 +299,8 @@ async fn start_api_server(
         .collect::<Result<_, _>>()
         .map_err(|error| UpError::Definitions(error.into()))?;
     server_options.service_network = network.services();
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|source| UpError::Listen { address, source })?;
+    let listener =
+        TcpListener::bind(address).await.map_err(|source| UpError::Listen { address, source })?;
     let server = ApiServer::open(server_options)?;
     let (stop, mut stopped) = watch::channel(false);
     let serving = server.clone();
@@ -313,7 +318,15 @@ async fn start_api_server(
 
 fn start_operator(client: Client, setup: matriarch_operator::Setup) -> Operator {
     let (stop, mut stopped) = watch::channel(false);
-    let options = matriarch_operator::Options { setup, ..Default::default() };
+    let matriarch_operator::Setup { identity, operator_image, postgres_image, cluster_domain } =
+        setup;
+    let options = matriarch_operator::Options {
+        identity,
+        operator_image,
+        postgres_image,
+        cluster_domain,
+        ..Default::default()
+    };
     let task = tokio::spawn(async move {
         let shutdown = async move {
             // An error means that whoever could stop it is gone.
@@ -343,7 +356,8 @@ async fn follow(running: &Running, progress: &mut Progress) {
             if !cluster.is_ready() || told.contains(&key) {
                 continue;
             }
-            match clients::access(client, &running.layout, &cluster.namespace, &cluster.name).await {
+            match clients::access(client, &running.layout, &cluster.namespace, &cluster.name).await
+            {
                 Ok(access) => {
                     told.push(key);
                     progress.say(&last_words(running, &cluster, &access, progress.seconds()).await);
