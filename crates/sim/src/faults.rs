@@ -504,15 +504,19 @@ impl World {
 
     /// Somebody restores an older state of the Lease (a backup of etcd, a GitOps tree).
     pub(crate) fn restore_lease(&mut self) {
-        let count = self.api.past.len();
-        if count < 3 {
-            return;
-        }
-        let back = self.random.index(count.min(60));
-        let record = self.api.past[count - 1 - back].clone();
-        if record.decode().ok().flatten().is_none() {
-            return;
-        }
+        // Rule 7 knows a Lease that lost its past by its term. One of the same term with an older
+        // promise cannot be told from a true one: model.md lists it as not modelled.
+        let now = self.api.lease.as_ref().map_or(0, |object| object.record.transitions);
+        let older: Vec<usize> = (0..self.api.past.len())
+            .rev()
+            .filter(|&index| {
+                let transitions = self.api.past[index].transitions;
+                transitions > 0 && transitions < now
+            })
+            .take(60)
+            .collect();
+        let Some(index) = self.random.pick(&older) else { return };
+        let record = self.api.past[index].clone();
         story!(self, "an old state of the Lease is restored (term {})", record.transitions);
         self.put_lease(record, None);
     }

@@ -263,7 +263,8 @@ impl World {
             )
         });
         let changed = quorum != self.judge.last_quorum;
-        self.judge.last_quorum = quorum.clone();
+        // What somebody restored is nobody's promise; the next write of an agent is.
+        self.judge.last_quorum = if by.is_some() { quorum.clone() } else { None };
         if let Some((need, of)) = quorum
             && by.is_some()
             && changed
