@@ -111,7 +111,8 @@ async fn write(
         };
         // A number whose fate is unknown is never used again.
         value += 1;
-        let insert = connected.execute("insert into written values ($1)", &[&value]);
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&value];
+        let insert = connected.execute("insert into written values ($1)", &parameters);
         if let Ok(Ok(1)) = timeout(PATIENCE, insert).await {
             acknowledged.push((value, Instant::now()));
             client = Some(connected);
