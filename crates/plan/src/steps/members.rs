@@ -195,7 +195,9 @@ fn remove(
         let action = Action::DeleteInstance { instance: name.clone(), guard };
         draft.act(StageOrder::Disruption, action);
     }
-    if view.spec.retain_volumes {
+    // A memory that this very pass has derived anew is not recorded yet: data goes a pass later (I6).
+    let recorded = view.world.memory.members.get(name).is_some_and(|member| member.leaving);
+    if view.spec.retain_volumes || !recorded {
         return;
     }
     for (volume, seen) in [(VolumeRole::Data, &instance.data), (VolumeRole::Wal, &instance.wal)] {

@@ -7,7 +7,7 @@ use matriarch_plan::action::VolumeRole;
 use matriarch_plan::spec::{Fenced, SecretSource, UpdateMethod, UpdateStrategy};
 use matriarch_plan::world::{
     Certificate, DirectiveFacts, Identity, Instance, Lease, Object, ObjectFacts, Outcome, Pod,
-    Report, Role, SecretFacts, SecretRole, State, Volume,
+    Report, Role, SecretRole, State, Volume,
 };
 use matriarch_plan::{Action, InstanceName, Memory, Plan, Seen, Spec, Wanted, World};
 
