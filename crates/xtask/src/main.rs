@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Set-up, tests, generation and benchmarks of Matriarch.
+/// Set-up, tests, generation and simulation of Matriarch.
 #[derive(Parser)]
 #[command(name = "cargo xtask", version)]
 struct Arguments {
@@ -46,12 +46,6 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Run a benchmark: `failover --local`.
-    Bench {
-        /// Arguments of the benchmark.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<String>,
-    },
     /// Write the generated files: CRDs and the API reference.
     Gen {
         /// Fail if a file would change, and write nothing.
@@ -82,7 +76,6 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Test { filter } => suite::run(filter.as_deref())?,
         Verb::Ci => suite::run_in_ci()?,
         Verb::Sim { arguments } => return Ok(matriarch_sim::main_with(&arguments)),
-        Verb::Bench { arguments } => return suite::bench(&arguments),
         Verb::Gen { check } => generation::run(check)?,
         Verb::Tidy => tidy::run()?,
     }
