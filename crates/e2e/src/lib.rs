@@ -1,5 +1,5 @@
 //! Harnesses for tests against real parts.
 
+pub mod apiserver;
 pub mod local;
 pub mod writer;
-pub mod apiserver;

@@ -45,13 +45,10 @@ impl World {
         let server = ApiServer::open(options)?;
         let client = server.client();
         let (stop, stopped) = oneshot::channel();
-        let operator = tokio::spawn(matriarch_operator::run(
-            client.clone(),
-            Options::default(),
-            async move {
+        let operator =
+            tokio::spawn(matriarch_operator::run(client.clone(), Options::default(), async move {
                 stopped.await.ok();
-            },
-        ));
+            }));
         let agents = tokio::spawn(play_agents(server.clone(), client.clone()));
         Ok(Self { server, client, stop: Some(stop), operator, agents, directory })
     }
@@ -61,7 +58,9 @@ impl World {
         if let Some(stop) = self.stop.take() {
             stop.send(()).ok();
         }
-        tokio::time::timeout(PATIENCE, &mut self.operator).await.context("a graceful stop")???;
+        tokio::time::timeout(PATIENCE, &mut self.operator)
+            .await
+            .context("a graceful stop")???;
         std::fs::remove_dir_all(&self.directory)?;
         Ok(())
     }
@@ -267,12 +266,13 @@ async fn a_cluster_lives_its_life() -> Result<()> {
 
     let old = pods.get("c-2").await?.uid();
     world.patch(json!({"spec": {"priorityClassName": "high"}})).await?;
-    world.wait("a rollout", |cluster| {
-        let status = cluster.status.clone().unwrap_or_default();
-        status.current_primary.as_deref() == Some("c-1")
-            && status.phase.as_deref() == Some("Cluster in healthy state")
-    })
-    .await?;
+    world
+        .wait("a rollout", |cluster| {
+            let status = cluster.status.clone().unwrap_or_default();
+            status.current_primary.as_deref() == Some("c-1")
+                && status.phase.as_deref() == Some("Cluster in healthy state")
+        })
+        .await?;
     assert_ne!(pods.get("c-2").await?.uid(), old, "the pod was not replaced");
 
     world.clusters().delete("c", &DeleteParams::background()).await?;
