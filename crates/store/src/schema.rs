@@ -87,13 +87,20 @@ const ATOMIC_TYPES: &[&str] = &[
     "core.v1.TypedLocalObjectReference",
     "core.v1.NodeSelector",
     "core.v1.NodeSelectorTerm",
-    "core.v1.SecretReference",
     "core.v1.ObjectReference",
     "meta.v1.LabelSelector",
     "meta.v1.OwnerReference",
     "rbac.v1.RoleRef",
     "rbac.v1.Subject",
     "discovery.v1.EndpointConditions",
+];
+
+/// Types of a CRD's schema that may be more than an object.
+const ANY_JSON: &[&str] = &[
+    "apiextensions.v1.JSON",
+    "apiextensions.v1.JSONSchemaPropsOrArray",
+    "apiextensions.v1.JSONSchemaPropsOrBool",
+    "apiextensions.v1.JSONSchemaPropsOrStringArray",
 ];
 
 /// Built-in maps that are merged as one value.
@@ -173,6 +180,12 @@ fn mark(definitions: &mut Map<String, Value>) {
     for kind in ATOMIC_TYPES {
         if let Some(Value::Object(schema)) = find_mut(definitions, kind) {
             schema.insert("x-kubernetes-map-type".into(), "atomic".into());
+        }
+    }
+    // k8s-openapi calls these objects, though they hold any JSON: a default may be a number.
+    for kind in ANY_JSON {
+        if let Some(Value::Object(schema)) = find_mut(definitions, kind) {
+            schema.remove("type");
         }
     }
     for (kind, field) in ATOMIC_MAPS {
