@@ -37,7 +37,7 @@ pub fn run() -> Result<()> {
     let mut findings = Vec::new();
     findings.extend(borders(&graph));
     let rules = Rules::read(&root)?;
-    findings.extend(bans(&graph, &rules));
+    findings.extend(bans(&rules)?);
     findings.extend(licences(&graph, &rules));
     findings.extend(pure_lints(&root)?);
     findings.extend(sources(&root)?);
@@ -165,17 +165,19 @@ fn borders(graph: &Graph) -> Vec<String> {
     findings
 }
 
-fn bans(graph: &Graph, rules: &Rules) -> Vec<String> {
-    let Some(id) = graph.id("matriarch") else {
-        return vec!["package matriarch is not in the workspace".to_owned()];
-    };
-    let mut findings = Vec::new();
-    for (used, way) in graph.closure(id) {
-        if rules.banned.contains(&graph.name(&used)) {
-            findings.push(format!("banned crate: {}", way.join(" → ")));
-        }
+/// `cargo tree` and not the graph of `cargo metadata`, which lists weak optional dependencies that
+/// no feature turns on.
+fn bans(rules: &Rules) -> Result<Vec<String>> {
+    let mut cargo = command::cargo(&paths::workspace());
+    cargo.args(["tree", "--locked", "--package", "matriarch", "--edges", "normal"]);
+    let text = command::run_quietly(cargo.args(["--prefix", "none", "--format", "{p}"]))?;
+    let used: BTreeSet<&str> =
+        text.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    if !used.contains("rustls") {
+        bail!("`cargo tree` does not list what the binary uses");
     }
-    findings
+    let banned = rules.banned.iter().filter(|name| used.contains(name.as_str()));
+    Ok(banned.map(|name| format!("banned crate in the binary: {name}")).collect())
 }
 
 fn licences(graph: &Graph, rules: &Rules) -> Vec<String> {

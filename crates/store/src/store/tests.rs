@@ -24,7 +24,8 @@ impl World {
         let schema = json!({"type": "object", "properties": {
             "spec": {"type": "object",
                 "x-kubernetes-validations": [
-                    {"rule": "self.color == oldSelf.color", "message": "color is immutable"}],
+                    {"rule": "has(self.color) == has(oldSelf.color) && (!has(self.color) || self.color == oldSelf.color)",
+                        "message": "color is immutable"}],
                 "properties": {
                     "replicas": {"type": "integer", "default": 1, "maximum": 9},
                     "color": {"type": "string"},
