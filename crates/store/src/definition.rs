@@ -152,7 +152,7 @@ fn resource(definition: &Value) -> Option<ResourceType> {
     let kind = text(&names["kind"])?;
     let mut versions: Vec<Version> =
         spec["versions"].as_array()?.iter().filter_map(version).collect();
-    versions.sort_by(|left, right| priority(&right.name).cmp(&priority(&left.name)));
+    versions.sort_by_key(|version| std::cmp::Reverse(priority(&version.name)));
     Some(ResourceType {
         group: text(&spec["group"])?,
         plural: text(&names["plural"])?,

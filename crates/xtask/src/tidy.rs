@@ -259,10 +259,10 @@ fn sources(root: &Path) -> Result<Vec<String>> {
             findings.push(format!("{shown} has {lines} lines, at most {LINES_MAX}"));
         }
         let words: Vec<&str> = shown.split('/').collect();
-        if let Some(src) = words.iter().position(|word| *word == "src") {
-            if words.len() - src - 2 > DEPTH_MAX {
-                findings.push(format!("{shown} lies deeper than {DEPTH_MAX} folders below src"));
-            }
+        if let Some(src) = words.iter().position(|word| *word == "src")
+            && words.len() - src - 2 > DEPTH_MAX
+        {
+            findings.push(format!("{shown} lies deeper than {DEPTH_MAX} folders below src"));
         }
         for word in &words {
             let stem = word.trim_end_matches(".rs");

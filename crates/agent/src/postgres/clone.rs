@@ -1,6 +1,6 @@
 //! Cloning another instance, and the connection to one.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use super::data;
@@ -37,9 +37,9 @@ impl Source {
             ("user", REPLICATION_ROLE.to_owned()),
             ("application_name", application_name.to_owned()),
             ("sslmode", "verify-full".to_owned()),
-            ("sslrootcert", path_text(files.server_ca())),
-            ("sslcert", path_text(files.replication_certificate())),
-            ("sslkey", path_text(files.replication_key())),
+            ("sslrootcert", path_text(&files.server_ca())),
+            ("sslcert", path_text(&files.replication_certificate())),
+            ("sslkey", path_text(&files.replication_key())),
             ("connect_timeout", "5".to_owned()),
             ("tcp_user_timeout", "5000".to_owned()),
             ("gssencmode", "disable".to_owned()),
@@ -52,7 +52,7 @@ impl Source {
     }
 }
 
-fn path_text(path: PathBuf) -> String {
+fn path_text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 

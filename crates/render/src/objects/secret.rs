@@ -56,7 +56,7 @@ pub fn leaf(owner: &Owner<'_>, role: SecretRole, certificate: &str, key: &str, c
 }
 
 /// The user of a Secret with a password, and the database that it leads to.
-pub fn account<'a>(resolved: &'a Resolved, role: SecretRole) -> (&'a str, &'a str) {
+pub fn account(resolved: &Resolved, role: SecretRole) -> (&str, &str) {
     match role {
         SecretRole::Superuser => (names::SUPERUSER, "*"),
         SecretRole::Application

@@ -168,7 +168,7 @@ fn fits_format(format: &str, text: &str) -> bool {
         "date" => text.parse::<jiff::civil::Date>().is_ok(),
         "duration" => go_duration(text),
         "byte" => {
-            text.len() % 4 == 0
+            text.len().is_multiple_of(4)
                 && text
                     .trim_end_matches('=')
                     .chars()

@@ -453,9 +453,9 @@ fn count_generation(revision: &mut Revision<'_>) {
         .flat_map(serde_json::Map::keys)
         .collect();
     let changed = fields.into_iter().any(|field| {
-        !matches!(field.as_str(), "metadata" | "apiVersion" | "kind")
-            && !(with_status && field == "status")
-            && differs(field)
+        let kept = matches!(field.as_str(), "metadata" | "apiVersion" | "kind");
+        let apart = with_status && field == "status";
+        !kept && !apart && differs(field)
     });
     if changed {
         object::metadata(&mut revision.new).insert("generation".into(), (generation + 1).into());

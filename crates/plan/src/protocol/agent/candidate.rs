@@ -78,13 +78,14 @@ impl Protocol {
     }
 
     fn is_fit(&self, lease: &Lease) -> Result<(), Waiting> {
-        if self.fenced() && clause!(self, FencedStaysDown) {
+        let stays_down = clause!(self, FencedStaysDown);
+        if self.fenced() && stays_down {
             return Err(Waiting::Fenced);
         }
         if self.directive.is_none() {
             return Err(Waiting::Directive);
         }
-        if self.unfit() && !(self.fenced() && !clause!(self, FencedStaysDown)) {
+        if self.unfit() && (stays_down || !self.fenced()) {
             return Err(Waiting::Unfit);
         }
         if self.has_no_copy() {

@@ -186,13 +186,13 @@ impl Protocol {
     }
 
     /// An answer, or that there is none.
-    pub(super) fn answered(&mut self, request: RequestId, answer: Option<Answer>) {
+    pub(super) fn answered(&mut self, request: RequestId, answer: Option<&Answer>) {
         let polled = self
             .peers
             .0
             .values_mut()
             .find_map(|known| known.asked.take_if(|expected| *expected == request));
-        if let Some(answer) = &answer {
+        if let Some(answer) = answer {
             self.learn(&answer.status);
         }
         if polled.is_some() {
@@ -201,13 +201,13 @@ impl Protocol {
         match &mut self.duty {
             Duty::Candidate(candidacy) => {
                 if let Some(round) = &mut candidacy.round {
-                    round.take(request, answer.as_ref());
+                    round.take(request, answer);
                 }
             }
-            Duty::Holder(holding) => holding.answered(request, answer.as_ref()),
+            Duty::Holder(holding) => holding.answered(request, answer),
             Duty::Restoring(restoration) => {
                 if let Some(round) = &mut restoration.round {
-                    round.take(request, answer.as_ref());
+                    round.take(request, answer);
                 }
             }
             Duty::Standby | Duty::Retiring => {}
