@@ -70,7 +70,7 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Setup { demo } => {
-            setup::run(if demo { setup::For::Demo } else { setup::For::Tests })?
+            setup::run(if demo { setup::For::Demo } else { setup::For::Tests })?;
         }
         Verb::Local { arguments } => return suite::local(&arguments),
         Verb::Test { filter } => suite::run(filter.as_deref())?,
