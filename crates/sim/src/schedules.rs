@@ -287,7 +287,7 @@ mod tests {
         primary_only_slow: "quick failover while P is only slow",
         promisers_left_alone: "promisers left alone, P re-asserts",
         whole_site_restarts: "whole site stopped and started",
-        whole_site_restarts_without_a_volume: "whole site stopped and started, one volume missing",
+        whole_site_restarts_without_a_volume: "whole site stopped and started without one volume",
         only_the_api_is_away: "only the API is away",
         only_the_operator_is_away: "only the operator is away",
         cluster_deleted_under_load: "cluster deleted under load",

@@ -34,7 +34,7 @@ pub(super) const SCRIPTS: &[Named] = &[
     ("quick failover while P is only slow", primary_slow),
     ("promisers left alone, P re-asserts", promisers_left_alone),
     ("whole site stopped and started", whole_site),
-    ("whole site stopped and started, one volume missing", whole_site_without_volume),
+    ("whole site stopped and started without one volume", whole_site_without_volume),
     ("only the API is away", only_api_away),
     ("only the operator is away", only_operator_away),
     ("cluster deleted under load", cluster_deleted),
