@@ -147,6 +147,26 @@ impl Material {
         Ok(material)
     }
 
+    /// What an agent before this one wrote: enough to go on with while the API is away.
+    #[must_use]
+    pub fn load(root: &Root) -> Option<Self> {
+        let files = Files::new(root);
+        let pair = |certificate: PathBuf, key: PathBuf| {
+            Some(Pair {
+                secret: certificate.display().to_string(),
+                certificate: std::fs::read(certificate).ok()?,
+                key: std::fs::read(key).ok()?,
+            })
+        };
+        Some(Self {
+            server: pair(files.server_certificate(), files.server_key())?,
+            replication: pair(files.replication_certificate(), files.replication_key())?,
+            server_ca: std::fs::read(files.server_ca()).ok()?,
+            client_ca: std::fs::read(files.client_ca()).ok()?,
+            versions: BTreeMap::new(),
+        })
+    }
+
     async fn get(&mut self, secrets: &Api<Secret>, name: &str) -> Result<Secret, Error> {
         let secret = secrets
             .get(name)

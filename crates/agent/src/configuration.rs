@@ -273,7 +273,7 @@ pub async fn check(
         tracing::warn!(error = crate::error::chain(&error), "candidate left behind");
     }
     match outcome {
-        Ok(()) => Ok(()),
+        Ok(_) => Ok(()),
         Err(program::Error::Failed { output, .. }) => Err(output
             .replace(&format!("{}", candidate.display()), "postgresql.conf")
             .replace(CANDIDATE, "postgresql.conf")),

@@ -101,8 +101,8 @@ pub fn status(sources: &Sources<'_>) -> InstanceStatus {
             .clone()
             .or_else(|| with(&context.configured, |it| it.rejected.clone().map(|it| it.1))),
         secret_versions: tended.secret_versions.clone(),
-        switchover: view.switchover.as_ref().map(outcome),
-        restart: view.restart.as_ref().map(outcome),
+        switchover: view.switchover.as_ref().map(outcome).or(known.switchover.clone()),
+        restart: view.restart.as_ref().map(outcome).or(known.restart.clone()),
         failure,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         kept_directories: kept(sources),

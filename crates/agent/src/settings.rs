@@ -1,7 +1,7 @@
 //! The directive as the agent last read it, kept on the data volume: an agent that begins while the
 //! API is away goes on with it.
 
-use matriarch_api::instance::{InstanceSpec, InstanceStatus};
+use matriarch_api::instance::{InstanceSpec, InstanceStatus, RequestOutcome};
 use serde::{Deserialize, Serialize};
 
 use crate::postgres::data;
@@ -21,6 +21,10 @@ pub struct Known {
     pub cluster_gone: bool,
     /// The other instances.
     pub peers: Vec<KnownPeer>,
+    /// Outcome of the switchover that was reported last.
+    pub switchover: Option<RequestOutcome>,
+    /// Outcome of the restart that was reported last.
+    pub restart: Option<RequestOutcome>,
 }
 
 /// Another instance.

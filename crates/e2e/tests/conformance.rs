@@ -1,6 +1,7 @@
 //! `store` against the real thing: one script of requests is answered by kube-apiserver and by
 //! `local`'s API server, and the answers are compared. Where they differ, `store` is wrong.
 
+#![recursion_limit = "512"]
 #![expect(clippy::panic, reason = "a failed test panics")]
 
 #[path = "conformance/compare.rs"]

@@ -24,7 +24,6 @@ const NAMESPACE: &str = "default";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct World {
-    server: ApiServer,
     client: Client,
     stop: Option<oneshot::Sender<()>>,
     operator: JoinHandle<Result<(), matriarch_operator::Error>>,
@@ -49,8 +48,8 @@ impl World {
             tokio::spawn(matriarch_operator::run(client.clone(), Options::default(), async move {
                 stopped.await.ok();
             }));
-        let agents = tokio::spawn(play_agents(server.clone(), client.clone()));
-        Ok(Self { server, client, stop: Some(stop), operator, agents, directory })
+        let agents = tokio::spawn(play_agents(server, client.clone()));
+        Ok(Self { client, stop: Some(stop), operator, agents, directory })
     }
 
     async fn end(mut self) -> Result<()> {

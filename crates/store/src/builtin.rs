@@ -14,6 +14,7 @@ pub enum Builtin {
     Namespace,
     Pod,
     PersistentVolumeClaim,
+    PersistentVolume,
     Service,
     Secret,
     ConfigMap,
@@ -40,6 +41,7 @@ impl Builtin {
             Self::Namespace
             | Self::Pod
             | Self::PersistentVolumeClaim
+            | Self::PersistentVolume
             | Self::Service
             | Self::Secret
             | Self::ConfigMap
@@ -69,6 +71,7 @@ impl Builtin {
             Self::Namespace
             | Self::Pod
             | Self::PersistentVolumeClaim
+            | Self::PersistentVolume
             | Self::Secret
             | Self::ConfigMap
             | Self::ServiceAccount
@@ -97,7 +100,11 @@ impl Builtin {
     pub fn returns_deleted(self) -> bool {
         matches!(
             self,
-            Self::Pod | Self::PersistentVolumeClaim | Self::ServiceAccount | Self::Service
+            Self::Pod
+                | Self::PersistentVolumeClaim
+                | Self::PersistentVolume
+                | Self::ServiceAccount
+                | Self::Service
         )
     }
 
@@ -136,6 +143,7 @@ impl Builtin {
                 "type",
             ],
             Self::PersistentVolumeClaim
+            | Self::PersistentVolume
             | Self::ConfigMap
             | Self::ServiceAccount
             | Self::Lease
@@ -270,6 +278,29 @@ const ROWS: &[Row] = &[
             ("Access Modes", "string", 0),
             ("StorageClass", "string", 0),
             ("VolumeAttributesClass", "string", 0),
+            AGE,
+            ("VolumeMode", "string", 1),
+        ],
+    },
+    Row {
+        builtin: Builtin::PersistentVolume,
+        group: "",
+        plural: "persistentvolumes",
+        singular: "persistentvolume",
+        kind: "PersistentVolume",
+        short: &["pv"],
+        namespaced: false,
+        status: true,
+        schema: "io.k8s.api.core.v1.PersistentVolume",
+        columns: &[
+            ("Capacity", "string", 0),
+            ("Access Modes", "string", 0),
+            ("Reclaim Policy", "string", 0),
+            ("Status", "string", 0),
+            ("Claim", "string", 0),
+            ("StorageClass", "string", 0),
+            ("VolumeAttributesClass", "string", 0),
+            ("Reason", "string", 0),
             AGE,
             ("VolumeMode", "string", 1),
         ],

@@ -14,6 +14,11 @@ pub(crate) fn fill(kind: Builtin, object: &mut Value) {
             object::set_default(object, &["spec", "volumeMode"], "Filesystem".into());
             object::set_default(object, &["status", "phase"], "Pending".into());
         }
+        Builtin::PersistentVolume => {
+            object::set_default(object, &["spec", "volumeMode"], "Filesystem".into());
+            let policy = "Retain".into();
+            object::set_default(object, &["spec", "persistentVolumeReclaimPolicy"], policy);
+        }
         Builtin::Service => service(object),
         Builtin::Secret => secret(object),
         Builtin::EndpointSlice => endpoint_slice(object),
@@ -50,6 +55,9 @@ pub(crate) fn begin(kind: Builtin, object: &mut Value) {
             {
                 list.push("kubernetes.io/pvc-protection".into());
             }
+        }
+        Builtin::PersistentVolume => {
+            object::set(object, &["status"], json!({"phase": "Pending"}));
         }
         Builtin::Service => object::set(object, &["status"], json!({"loadBalancer": {}})),
         Builtin::Namespace => {

@@ -151,7 +151,9 @@ fn zero(resource: &ResourceType) -> Value {
         Some(Builtin::Pod) => json!({"spec": {"containers": null}, "status": {}}),
         Some(Builtin::PersistentVolumeClaim) => json!({"spec": {"resources": {}}, "status": {}}),
         Some(Builtin::Service) => json!({"spec": {}, "status": {"loadBalancer": {}}}),
-        Some(Builtin::Namespace | Builtin::Node) => json!({"spec": {}, "status": {}}),
+        Some(Builtin::Namespace | Builtin::Node | Builtin::PersistentVolume) => {
+            json!({"spec": {}, "status": {}})
+        }
         Some(Builtin::Lease) => json!({"spec": {}}),
         Some(Builtin::PodDisruptionBudget) => json!({"spec": {}, "status": {
             "disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0}}),

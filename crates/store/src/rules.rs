@@ -22,6 +22,7 @@ pub(crate) fn check(kind: Builtin, object: &Value, old: Option<&Value>) -> Vec<C
         Builtin::Namespace
         | Builtin::ServiceAccount
         | Builtin::Node
+        | Builtin::PersistentVolume
         | Builtin::Role
         | Builtin::ClusterRole
         | Builtin::StorageClass => Vec::new(),
@@ -63,6 +64,7 @@ fn check_change(kind: Builtin, object: &Value, old: &Value) -> Vec<Cause> {
         | Builtin::ServiceAccount
         | Builtin::Event
         | Builtin::Node
+        | Builtin::PersistentVolume
         | Builtin::Lease
         | Builtin::PodDisruptionBudget
         | Builtin::Role
@@ -190,6 +192,10 @@ fn claim_change(claim: &Value, old: &Value) -> Vec<Cause> {
         // Binding names the volume once.
         if !is_text(&old["spec"]["volumeName"]) {
             object::remove(members, "volumeName");
+        }
+        // A class that was left open is filled in once (RetroactiveDefaultStorageClass).
+        if old["spec"]["storageClassName"].is_null() {
+            object::remove(members, "storageClassName");
         }
         spec
     };

@@ -7,8 +7,8 @@ use k8s_openapi::{
     api::{
         coordination::v1::Lease,
         core::v1::{
-            ConfigMap, Event, Namespace, Node, PersistentVolumeClaim, Pod, Secret, Service,
-            ServiceAccount,
+            ConfigMap, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+            Secret, Service, ServiceAccount,
         },
         discovery::v1::EndpointSlice,
         events::v1::Event as NewEvent,
@@ -151,6 +151,7 @@ fn generate() -> Map<String, Value> {
         RoleBinding,
         ClusterRole,
         ClusterRoleBinding,
+        PersistentVolume,
         StorageClass,
         CustomResourceDefinition,
         DeleteOptions,

@@ -164,6 +164,7 @@ fn builtin(kind: Builtin, item: &Value, now: Timestamp) -> Vec<Value> {
     match kind {
         Builtin::Pod => pod(item, age, now),
         Builtin::PersistentVolumeClaim => claim(item, age),
+        Builtin::PersistentVolume => volume(item, age),
         Builtin::Service => service(item, age),
         Builtin::Event => event(item, now),
         Builtin::Node => node(item, age),
@@ -255,26 +256,52 @@ fn pod(pod: &Value, age: Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
+/// Access modes as kubectl abbreviates them.
+fn access_modes(modes: &Value) -> String {
+    let short = |mode: &Value| match mode.as_str() {
+        Some("ReadWriteOnce") => "RWO",
+        Some("ReadOnlyMany") => "ROX",
+        Some("ReadWriteMany") => "RWX",
+        Some("ReadWriteOncePod") => "RWOP",
+        _ => "",
+    };
+    object_list(modes).iter().map(short).collect::<Vec<_>>().join(",")
+}
+
+fn volume(volume: &Value, age: Value) -> Vec<Value> {
+    let (spec, status) = (&volume["spec"], &volume["status"]);
+    let phase =
+        if object::is_deleting(volume) { "Terminating" } else { text_or(&status["phase"], "") };
+    let claim = &spec["claimRef"];
+    let claim = match (claim["namespace"].as_str(), claim["name"].as_str()) {
+        (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
+        (_, _) => String::new(),
+    };
+    vec![
+        text_or(&spec["capacity"]["storage"], "").into(),
+        access_modes(&spec["accessModes"]).into(),
+        text_or(&spec["persistentVolumeReclaimPolicy"], "").into(),
+        phase.into(),
+        claim.into(),
+        text_or(&spec["storageClassName"], "").into(),
+        text_or(&spec["volumeAttributesClassName"], "<unset>").into(),
+        text_or(&status["reason"], "").into(),
+        age,
+        text_or(&spec["volumeMode"], "<unset>").into(),
+    ]
+}
+
 fn claim(claim: &Value, age: Value) -> Vec<Value> {
     let (spec, status) = (&claim["spec"], &claim["status"]);
     let bound = !text_or(&spec["volumeName"], "").is_empty();
     let phase =
         if object::is_deleting(claim) { "Terminating" } else { text_or(&status["phase"], "") };
-    let modes: Vec<&str> = object_list(&status["accessModes"])
-        .iter()
-        .map(|mode| match mode.as_str() {
-            Some("ReadWriteOnce") => "RWO",
-            Some("ReadOnlyMany") => "ROX",
-            Some("ReadWriteMany") => "RWX",
-            Some("ReadWriteOncePod") => "RWOP",
-            _ => "",
-        })
-        .collect();
+    let modes = access_modes(&status["accessModes"]);
     vec![
         phase.into(),
         text_or(&spec["volumeName"], "").into(),
         if bound { text_or(&status["capacity"]["storage"], "") } else { "" }.into(),
-        if bound { modes.join(",") } else { String::new() }.into(),
+        if bound { modes } else { String::new() }.into(),
         text_or(&spec["storageClassName"], "").into(),
         text_or(&spec["volumeAttributesClassName"], "<unset>").into(),
         age,

@@ -1,6 +1,6 @@
 //! What the tasks of one agent share.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use kube::Client;
 use matriarch_api::identity::Identity;
 use matriarch_pg::control::StandbyFloor;
 use matriarch_plan::protocol::{Incarnation, Member, StandbyNames};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::link::KeeperLink;
@@ -16,17 +17,31 @@ use crate::error::chain;
 use crate::options::AgentOptions;
 use crate::postgres::clone::Source;
 use crate::postgres::program::{self, Installation};
-use crate::postgres::server;
 use crate::postgres::sql::{self, SearchPath, Session};
+use crate::postgres::{data, server};
+use crate::root::Root;
 use crate::settings::Known;
 
-/// What PostgreSQL is to replicate.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What PostgreSQL is to replicate. Kept on the data volume: a new agent that writes the
+/// configuration for any other reason must not change it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Replication {
     /// As a primary, or about to be one: who must have a commit.
     Primary(StandbyNames),
     /// As a standby: whom to follow, if anybody.
     Standby(Option<Source>),
+}
+
+impl Replication {
+    /// What was asked of PostgreSQL last, by this agent or one before it.
+    fn load(root: &Root) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(Self::path(root)).ok()?).ok()
+    }
+
+    fn path(root: &Root) -> PathBuf {
+        root.state().join("replication.json")
+    }
 }
 
 /// How the configuration stands.
@@ -55,13 +70,16 @@ pub struct Context {
     pub known: watch::Receiver<Option<Arc<Known>>>,
     /// The installation in use.
     pub installation: Arc<Mutex<Option<Installation>>>,
-    /// What PostgreSQL replicates.
-    pub replication: Arc<Mutex<Replication>>,
+    replication: Arc<Mutex<Replication>>,
+    /// The names that every walsender has seen, if this agent knows.
+    pub names_in_force: Arc<Mutex<Option<StandbyNames>>>,
     /// How the configuration stands.
     pub configured: Arc<Mutex<Configured>>,
     /// The incarnation of the data directory.
     pub incarnation: Arc<Mutex<Option<String>>>,
     session: Arc<tokio::sync::Mutex<Option<Session>>>,
+    /// Held while the files are written, so that an older text never takes the place of a newer.
+    writing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Reads or changes something shared. No holder of these locks waits for anything.
@@ -100,6 +118,7 @@ impl Context {
         link: KeeperLink,
         known: watch::Receiver<Option<Arc<Known>>>,
     ) -> Self {
+        let replication = Replication::load(&options.root).unwrap_or(Replication::Standby(None));
         Self {
             options: Arc::new(options),
             identity,
@@ -107,11 +126,35 @@ impl Context {
             link,
             known,
             installation: Arc::default(),
-            replication: Arc::new(Mutex::new(Replication::Standby(None))),
+            replication: Arc::new(Mutex::new(replication)),
+            names_in_force: Arc::default(),
             configured: Arc::default(),
             incarnation: Arc::default(),
             session: Arc::default(),
+            writing: Arc::default(),
         }
+    }
+
+    /// What PostgreSQL replicates.
+    #[must_use]
+    pub fn replication(&self) -> Replication {
+        with(&self.replication, |it| it.clone())
+    }
+
+    /// Says what PostgreSQL is to replicate from the next time on that its configuration is
+    /// written.
+    ///
+    /// # Errors
+    /// If it cannot be kept.
+    pub fn set_replication(&self, wanted: Replication) -> Result<(), Failed> {
+        if self.replication() == wanted {
+            return Ok(());
+        }
+        let bytes = serde_json::to_vec(&wanted).unwrap_or_default();
+        data::write_atomically(&Replication::path(&self.options.root), &bytes)
+            .map_err(|error| Failed::new(matriarch_api::reasons::failure::DISK_FULL, &error))?;
+        with(&self.replication, |it| *it = wanted);
+        Ok(())
     }
 
     /// What the API says.
@@ -171,6 +214,7 @@ impl Context {
         installation: &Installation,
     ) -> Result<Rendered, Failed> {
         use matriarch_api::reasons::failure;
+        let _writing = self.writing.lock().await;
         let wished = Accepted::of(&self.known()?.spec);
         let configured = with(&self.configured, |it| it.clone());
         let accepted = configured.accepted.clone().or_else(|| Accepted::load(&self.options.root));
@@ -231,7 +275,7 @@ impl Context {
         installation: &Installation,
         user: &Accepted,
     ) -> Result<Rendered, String> {
-        let replication = with(&self.replication, |it| it.clone());
+        let replication = self.replication();
         let input = configuration::Input {
             options: &self.options,
             configuration: &user.configuration,

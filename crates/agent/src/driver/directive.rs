@@ -46,6 +46,9 @@ pub async fn follow(
                     known.deleting = it.metadata.deletion_timestamp.is_some();
                     known.cluster_gone = known.deleting;
                     known.spec = it.spec;
+                    let status = it.status.unwrap_or_default();
+                    known.switchover = status.switchover.or(known.switchover.take());
+                    known.restart = status.restart.or(known.restart.take());
                     peers(&api, &options.instance, known).await;
                 }
                 Some(Ok(watcher::Event::Delete(_))) => gone(known.as_mut()),
@@ -138,11 +141,20 @@ pub fn directive(known: &Known, own: &str) -> plan::Directive {
         cluster_gone: known.cluster_gone,
         excluded: false,
         delayed: false,
-        switchover: spec.switchover.as_ref().map(|it| plan::directive::Switchover {
-            id: it.id.clone(),
-            to: it.to.clone().map(plan::InstanceName),
-        }),
-        restart: spec.restart.as_ref().map(|it| it.id.clone()),
+        // A new agent is not to carry out again what one before it reported as done.
+        switchover: spec
+            .switchover
+            .as_ref()
+            .filter(|it| known.switchover.as_ref().is_none_or(|told| told.id != it.id))
+            .map(|it| plan::directive::Switchover {
+                id: it.id.clone(),
+                to: it.to.clone().map(plan::InstanceName),
+            }),
+        restart: spec
+            .restart
+            .as_ref()
+            .filter(|it| known.restart.as_ref().is_none_or(|told| told.id != it.id))
+            .map(|it| it.id.clone()),
         synchronous: synchronous(spec),
         timing: plan::Timing {
             duration: Span::millis(spec.lease.duration_ms),

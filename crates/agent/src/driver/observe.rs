@@ -4,7 +4,7 @@ use matriarch_plan::protocol::{
     Lsn, Observation, PostgresState, Receiver, Span, TimelineId, WalSender,
 };
 
-use super::context::{Context, Replication, with};
+use super::context::{Context, Replication};
 use super::wal;
 use crate::postgres::{data, server};
 
@@ -72,7 +72,7 @@ async fn running(context: &Context, found: server::Observation, stopping: bool) 
     let control = wal::control(root).ok();
     let timeline = found.timeline.or(control.as_ref().map(|it| it.checkpoint_timeline));
     let begins = timeline.and_then(|it| wal::timeline_begins(root, it));
-    let receiver = match (&found.receiver, with(&context.replication, |it| it.clone())) {
+    let receiver = match (&found.receiver, context.replication()) {
         (Some(receiver), _) if receiver.streaming => Receiver::Streaming {
             silent: Span::millis(u64::try_from(receiver.silent.as_millis()).unwrap_or(u64::MAX)),
         },

@@ -185,14 +185,14 @@ fn died(context: &Context, ending: Option<Ending>) -> Failed {
 }
 
 async fn start_primary(context: &Context, names: &StandbyNames) -> Result<(), Failed> {
-    with(&context.replication, |it| *it = Replication::Primary(names.clone()));
+    context.set_replication(Replication::Primary(names.clone()))?;
     start(context, false).await?;
     until(context, async |seen, _| seen.is_ok_and(|it| !it.in_recovery)).await
 }
 
 async fn start_standby(context: &Context, member: Option<&Member>) -> Result<(), Failed> {
     let source = member.map(|member| context.source(member));
-    with(&context.replication, |it| *it = Replication::Standby(source));
+    context.set_replication(Replication::Standby(source))?;
     start(context, true).await?;
     until(context, async |seen, elapsed| match seen {
         Ok(found) => found.in_recovery,
@@ -205,7 +205,7 @@ async fn follow(context: &Context, member: Option<&Member>) -> Result<(), Failed
     let source = member.map(|member| context.source(member));
     let before =
         context.in_session(server::observe).await.map_err(refused(failure::START_FAILED))?.receiver;
-    with(&context.replication, |it| *it = Replication::Standby(source.clone()));
+    context.set_replication(Replication::Standby(source.clone()))?;
     reload(context).await?;
     let old = before.map(|receiver| receiver.host);
     let gone = async |seen: Result<&server::Observation, &sql::Error>, _: Duration| {
@@ -246,9 +246,34 @@ pub async fn reload(context: &Context) -> Result<(), Failed> {
     }
 }
 
+/// Goes by the steps of [`StandbyNames::next_towards`], each in force before the next; the first
+/// is what stands in the files, unless this agent saw it in force.
 async fn set_names(context: &Context, names: &StandbyNames) -> Result<(), Failed> {
-    with(&context.replication, |it| *it = Replication::Primary(names.clone()));
+    let mut present = match context.replication() {
+        Replication::Primary(present) => present,
+        Replication::Standby(_) => names.clone(),
+    };
+    if with(&context.names_in_force, |it| it.as_ref() != Some(&present)) {
+        bring_into_force(context, &present).await?;
+    }
+    while let Some(next) = present.next_towards(names) {
+        bring_into_force(context, &next).await?;
+        present = next;
+    }
+    Ok(())
+}
+
+async fn bring_into_force(context: &Context, names: &StandbyNames) -> Result<(), Failed> {
+    with(&context.names_in_force, |it| *it = None);
+    context.set_replication(Replication::Primary(names.clone()))?;
     reload(context).await?;
+    seen_by_walsenders(context).await?;
+    with(&context.names_in_force, |it| *it = Some(names.clone()));
+    Ok(())
+}
+
+/// Waits until every walsender has looked at the loaded configuration.
+async fn seen_by_walsenders(context: &Context) -> Result<(), Failed> {
     let before =
         context.in_session(server::observe).await.map_err(refused(failure::START_FAILED))?;
     if before.in_recovery || before.senders.is_empty() {
@@ -325,7 +350,7 @@ async fn promote(context: &Context, above: TimelineId, names: &StandbyNames) -> 
         context.in_session(server::observe).await.map_err(refused(failure::PROMOTION_FAILED))?;
     let mut placed = Vec::new();
     // In force before it accepts the first write (rule 15); it also ends the walreceiver.
-    with(&context.replication, |it| *it = Replication::Primary(names.clone()));
+    context.set_replication(Replication::Primary(names.clone()))?;
     reload(context).await?;
     if before.in_recovery {
         // PostgreSQL takes the first number above its own for which it finds no history file.
@@ -399,7 +424,7 @@ async fn try_initialize(context: &Context) -> Result<Outcome, Failed> {
     };
     let scripts = crate::scripts::read(context, options).await?;
     let installation = context.installation(None).await?;
-    with(&context.replication, |it| *it = Replication::Primary(StandbyNames::none()));
+    context.set_replication(Replication::Primary(StandbyNames::none()))?;
     let configure = async |directory: &std::path::Path| {
         context.configure(directory, &installation).await.map(|_| ()).map_err(|it| it.message)
     };

@@ -88,12 +88,28 @@ impl Tender {
     pub async fn run(mut self) {
         let mut state = State::default();
         let mut known = self.context.known.clone();
+        self.begin_with_files();
         loop {
             self.pass(&mut state).await;
             tokio::select! {
                 () = tokio::time::sleep(PERIOD) => {}
                 changed = known.changed() => if changed.is_err() { return },
                 changed = self.holder.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// The API may be away: what lies on the volume is used until it answers.
+    fn begin_with_files(&self) {
+        let Some(material) = Material::load(&self.context.options.root) else { return };
+        match (material.server_tls(), material.client_tls()) {
+            (Ok(server), Ok(client)) => {
+                self.server_tls.set(server);
+                self.peers.set_tls(client);
+                self.tended.send_modify(|tended| tended.certificates = true);
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::warn!(error = chain(&error), "certificates of an earlier agent");
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::root::Root;
 const CLONE_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 /// An instance to connect to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Source {
     /// Its name, which its certificate must bear.
     pub name: String,
@@ -92,7 +92,7 @@ pub async fn make(
     if let Some(wal) = data::wal_directory(root) {
         run = run.arg("--waldir").arg(wal);
     }
-    run.run().await.map_err(Error::Backup)
+    run.run().await.map(|_| ()).map_err(Error::Backup)
 }
 
 #[cfg(test)]

@@ -196,11 +196,11 @@ impl Run {
         self
     }
 
-    /// Runs it. If the future is dropped, the program is killed.
+    /// Runs it and gives the end of what it said. If the future is dropped, the program is killed.
     ///
     /// # Errors
     /// If it cannot be started, fails or takes too long.
-    pub async fn run(self) -> Result<(), Error> {
+    pub async fn run(self) -> Result<String, Error> {
         let name = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let (reader, writer) =
             std::io::pipe().map_err(|source| Error::Start { program: name.clone(), source })?;
@@ -229,11 +229,11 @@ impl Run {
         };
         // A grandchild may keep the pipe open; what it says later is not part of the answer.
         let _late = tokio::time::timeout(Duration::from_millis(500), reading).await;
+        let output = kept.lock().map(|lines| lines.join("; ")).unwrap_or_default();
         if status.success() {
-            return Ok(());
+            return Ok(output);
         }
-        let lines = kept.lock().map(|lines| lines.join("; ")).unwrap_or_default();
-        Err(Error::Failed { program: name, status, output: lines })
+        Err(Error::Failed { program: name, status, output })
     }
 }
 

@@ -50,7 +50,7 @@ pub fn differences(step: &Step, expected: &Answer, actual: &Answer) -> Vec<Strin
 /// The JSON of an answer; of a watch, the list of its events.
 fn documents(step: &Step, text: &str) -> Value {
     let mut value = if step.verb == Verb::Watch {
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).collect()
     } else {
         serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
     };

@@ -34,7 +34,7 @@ pub(super) async fn run(client: kube::Client) {
             },
         };
         if let Some(error) = failed {
-            tracing::debug!(error = chain(&error), "watching failed");
+            tracing::warn!(error = chain(&error), "watching failed");
             tokio::time::sleep(Duration::from_millis(200)).await;
             continue;
         }

@@ -43,7 +43,7 @@ pub(super) async fn run(client: kube::Client, ca_certificate: String) {
             }
             Ok(Event::Init | Event::InitDone | Event::Delete(_)) => {}
             Err(error) => {
-                tracing::debug!(error = chain(&error), "watching failed");
+                tracing::warn!(error = chain(&error), "watching failed");
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }

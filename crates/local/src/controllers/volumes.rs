@@ -72,7 +72,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             _ = again.tick() => None,
         };
         if let Some(error) = failed {
-            tracing::debug!(error = chain(&error), "watching failed");
+            tracing::warn!(error = chain(&error), "watching failed");
             tokio::time::sleep(Duration::from_millis(200)).await;
             continue;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -122,15 +122,23 @@ impl Worker {
         if bound {
             return;
         }
-        let patch = serde_json::json!({
-            "metadata": {"uid": self.uid()},
-            "spec": {"nodeName": super::NODE_NAME},
+        let name = self.name().to_owned();
+        let binding = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": name, "uid": self.uid()},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": super::NODE_NAME},
         });
-        let answer =
-            self.api().patch(self.name(), &PatchParams::default(), &Patch::Merge(&patch)).await;
-        match answer {
-            Ok(pod) => self.pod = Arc::new(pod),
-            Err(error) => tracing::warn!(pod = self.name(), error = chain(&error), "cannot bind"),
+        let (api, parameters) = (self.api(), PostParams::default());
+        let answer: kube::Result<serde_json::Value> =
+            api.create_subresource("binding", &name, &parameters, &binding).await;
+        if let Err(error) = answer {
+            tracing::warn!(pod = name, error = chain(&error), "cannot bind");
+        }
+        match api.get(&name).await {
+            Ok(pod) if pod.metadata.uid == self.pod.metadata.uid => self.pod = Arc::new(pod),
+            Ok(_) => {}
+            Err(error) => tracing::debug!(pod = name, error = chain(&error), "cannot read it"),
         }
     }
 

@@ -42,7 +42,7 @@ pub async fn run(client: kube::Client) {
             _ = again.tick() => { written.clear(); None }
         };
         if let Some(error) = failed {
-            tracing::debug!(error = chain(&error), "watching failed");
+            tracing::warn!(error = chain(&error), "watching failed");
             tokio::time::sleep(Duration::from_millis(200)).await;
             continue;
         }
