@@ -1,14 +1,22 @@
 //! How clients reach a cluster's databases from this machine.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Secret, Service};
 use kube::{Api, Client, ResourceExt};
 use matriarch_api::names;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::layout::{Layout, make_directory, write_file};
 use crate::proxy::HOST_ADDRESS;
+
+/// How long PostgreSQL may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 /// Why there is no way to connect (yet).
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +65,18 @@ pub struct Access {
 }
 
 impl Access {
+    /// True if a PostgreSQL answers behind the port.
+    pub async fn answers(&self) -> bool {
+        /// The request for TLS that opens a connection (PostgreSQL: Message Formats, SSLRequest).
+        const REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+        let asking = async {
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
+            stream.write_all(&REQUEST).await?;
+            stream.read_u8().await
+        };
+        matches!(timeout(ANSWER_LIMIT, asking).await, Ok(Ok(b'S')))
+    }
+
     /// libpq's connection string; the server's certificate names localhost.
     #[must_use]
     pub fn connection_string(&self) -> String {

@@ -351,13 +351,20 @@ async fn follow(running: &Running, progress: &mut Progress) {
         }
         let Ok(clusters) = progress::clusters(client, identity).await else { continue };
         for cluster in clusters {
-            progress.say_once(&format!("{}/{}", cluster.namespace, cluster.name), &cluster.line());
             let key = format!("{}/{}", cluster.namespace, cluster.name);
-            if !cluster.is_ready() || told.contains(&key) {
+            if told.contains(&key) || !cluster.is_ready() {
+                progress.say_once(&key, &cluster.line());
                 continue;
             }
+            if !progress.has_come_up(client, &cluster).await {
+                let name = &cluster.name;
+                progress.say_once(&key, &format!("cluster {name}: its instances start"));
+                continue;
+            }
+            progress.say_once(&key, &cluster.line());
             match clients::access(client, &running.layout, &cluster.namespace, &cluster.name).await
             {
+                Ok(access) if !access.answers().await => {}
                 Ok(access) => {
                     told.push(key);
                     progress.say(&last_words(running, &cluster, &access, progress.seconds()).await);

@@ -5,22 +5,28 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Instant;
 
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, ResourceExt};
-use matriarch_api::{Identity, Kind};
+use matriarch_api::{Identity, Kind, names};
 use serde_json::Value;
 
 /// Lines on standard output.
 #[derive(Debug)]
 pub struct Progress {
     start: Instant,
+    /// The start by the calendar, in whole seconds as Kubernetes has it.
+    since: Timestamp,
     said: BTreeMap<String, String>,
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        Self { start: Instant::now(), said: BTreeMap::new() }
+        let seconds = Timestamp::now().as_second();
+        let since = Timestamp::from_second(seconds).unwrap_or(Timestamp::MIN);
+        Self { start: Instant::now(), since, said: BTreeMap::new() }
     }
 }
 
@@ -29,6 +35,18 @@ impl Progress {
     #[must_use]
     pub fn seconds(&self) -> f64 {
         self.start.elapsed().as_secs_f64()
+    }
+
+    /// True if as many pods of the cluster as it wants have become ready since the start: its
+    /// status alone may be that of an earlier run.
+    pub async fn has_come_up(&self, client: &Client, cluster: &ClusterView) -> bool {
+        let pods: Api<Pod> = Api::namespaced(client.clone(), &cluster.namespace);
+        let Ok(pods) = pods.list(&ListParams::default()).await else { return false };
+        let ready = pods.iter().filter(|pod| {
+            names::serial_of(&cluster.name, &pod.name_any()).is_some()
+                && ready_since(pod).is_some_and(|at| at >= self.since)
+        });
+        ready.count() as u64 >= cluster.instances
     }
 
     /// Says a line.
@@ -86,6 +104,13 @@ impl ClusterView {
         };
         format!("cluster {name}: {ready} of {instances} ready{primary}: {phase}{reason}")
     }
+}
+
+/// When a pod became ready; none if it is not.
+fn ready_since(pod: &Pod) -> Option<Timestamp> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let ready = conditions.iter().find(|one| one.type_ == "Ready" && one.status == "True")?;
+    ready.last_transition_time.as_ref().map(|time| time.0)
 }
 
 /// The resource of one of our kinds.
