@@ -103,10 +103,14 @@ pub fn render(input: &Input<'_>, floor: Option<&StandbyFloor>) -> Result<Rendere
     // The reader of the log removes files that are done, so they have to end.
     settings.insert("log_rotation_size".to_owned(), "16MB".to_owned());
     let wished = StandbyFloor::of_parameters(&settings);
-    if let (Replication::Standby(_), Some(floor)) = (input.replication, floor)
-        && let Some(wished) = wished
-    {
-        settings.extend(wished.at_least(floor).settings());
+    if let Some(wished) = wished {
+        // Always written: PostgreSQL takes it for a change that a setting for whose change it would
+        // have to restart is no longer in the file, whatever its value.
+        let settled = match (input.replication, floor) {
+            (Replication::Standby(_), Some(floor)) => wished.at_least(floor),
+            (Replication::Standby(_), None) | (Replication::Primary(_), _) => wished,
+        };
+        settings.extend(settled.settings());
     }
     let mut hash = Sha256::new();
     for text in
@@ -349,6 +353,28 @@ mod tests {
         let primary = Replication::Primary(StandbyNames::none());
         let text = render(&input(&options, &configuration, &primary), Some(&floor)).unwrap();
         assert!(text.postgresql.contains("max_connections = '10'"), "{}", text.postgresql);
+    }
+
+    #[test]
+    fn a_promotion_takes_no_setting_out_of_the_file() {
+        let (options, configuration) = (options(), Configuration::default());
+        let floor = StandbyFloor {
+            max_connections: 100,
+            max_worker_processes: 32,
+            max_wal_senders: 10,
+            max_prepared_transactions: 0,
+            max_locks_per_transaction: 64,
+        };
+        let names = |replication: &Replication| -> Vec<String> {
+            let input = input(&options, &configuration, replication);
+            let text = render(&input, Some(&floor)).unwrap().postgresql;
+            text.lines().filter_map(|line| Some(line.split_once(" = ")?.0.to_owned())).collect()
+        };
+        let standby = names(&Replication::Standby(None));
+        let primary = names(&Replication::Primary(StandbyNames::none()));
+        assert!(standby.contains(&"max_locks_per_transaction".to_owned()), "{standby:?}");
+        let gone: Vec<_> = standby.iter().filter(|name| !primary.contains(name)).collect();
+        assert!(gone.is_empty(), "{gone:?}");
     }
 
     #[test]

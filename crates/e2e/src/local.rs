@@ -180,6 +180,15 @@ impl Machine {
         Ok(rest.split_once('"').context("the string has an end")?.0.to_owned())
     }
 
+    /// What `matriarch local status` prints.
+    pub fn status(&self) -> anyhow::Result<String> {
+        let mut command = Command::new(Self::binary()?);
+        let output = command.args(["local", "status", "--state"]).arg(&self.state).output()?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "local status: {error}");
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     /// Runs SQL through psql with the printed connection string.
     pub async fn sql(&self, sql: &str) -> anyhow::Result<String> {
         let string = self.connection_string()?;

@@ -55,16 +55,18 @@ async fn ready(machine: &mut Machine) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until all three instances are there again, one primary and two streaming.
+/// Waits until all three instances are there again, one primary and two that stream.
 async fn healed(machine: &Machine) -> anyhow::Result<()> {
-    let query = "select count(*) from pg_stat_replication where state = 'streaming'";
-    for _ in 0..600 {
-        if machine.sql(query).await.is_ok_and(|count| count == "2") {
+    // The application's role may not see their states, which is what "ready" tells.
+    let query = "select count(*) from pg_stat_replication";
+    for _ in 0..300 {
+        let ready = machine.status()?.contains("3 of 3 ready");
+        if ready && machine.sql(query).await.is_ok_and(|count| count == "2") {
             return Ok(());
         }
         sleep(Duration::from_millis(200)).await;
     }
-    anyhow::bail!("two standbys never stream again:\n{}", machine.printed())
+    anyhow::bail!("two standbys never stream again:\n{}\n{}", machine.printed(), machine.status()?)
 }
 
 /// Breaks the primary while a client writes, and returns what the client found.

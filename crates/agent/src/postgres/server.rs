@@ -160,9 +160,12 @@ pub async fn pending_restart(session: &Session) -> Result<Vec<String>, sql::Erro
 /// # Errors
 /// If the server does not answer.
 pub async fn configuration_errors(session: &Session) -> Result<Vec<String>, sql::Error> {
+    // Rows with neither a name nor a file are parameters that left the file and wait for a restart,
+    // which `pending_restart` tells.
     let statement = "SELECT format('%s: %s', coalesce(name, sourcefile || ' line ' || \
-        sourceline), error) FROM pg_file_settings WHERE error IS NOT NULL AND error <> \
-        'setting could not be applied' OR (error = 'setting could not be applied' AND name NOT IN \
+        sourceline), error) FROM pg_file_settings WHERE error IS NOT NULL \
+        AND (name IS NOT NULL OR sourcefile IS NOT NULL) \
+        AND (error <> 'setting could not be applied' OR name NOT IN \
         (SELECT name FROM pg_settings WHERE pending_restart)) \
         UNION ALL SELECT format('pg_hba.conf line %s: %s', line_number, error) \
         FROM pg_hba_file_rules WHERE error IS NOT NULL";

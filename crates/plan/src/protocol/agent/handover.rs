@@ -24,6 +24,9 @@ const SHORT: Span = Span::millis(1500);
 const SHORT_GRACE: Span = Span::seconds(30);
 /// How often the successor is asked how far it is.
 const ASK_AGAIN: Span = Span::millis(100);
+/// A successor that has not answered for so long is given up: while it is waited for, nobody
+/// accepts writes.
+const SILENCE: Span = Span::seconds(3);
 /// A handover that cannot be told nor written is given up after so long.
 const TELL: Span = Span::seconds(10);
 
@@ -68,6 +71,8 @@ pub(super) struct HandOver {
     to: Option<InstanceName>,
     stage: Stage,
     started: Moment,
+    /// When the successor was last heard of while it was waited for.
+    heard: Option<Moment>,
     pub round: Option<Round>,
     sent: bool,
 }
@@ -97,7 +102,7 @@ impl HandOver {
     }
 
     fn by_word(&self) -> bool {
-        matches!(self.reason, Reason::ApiRefuses | Reason::OthersRead)
+        by_word(&self.reason)
     }
 
     fn short(&self) -> bool {
@@ -108,6 +113,11 @@ impl HandOver {
     fn final_stop(&self) -> bool {
         matches!(self.reason, Reason::Termination { .. } | Reason::Fenced | Reason::Leaving)
     }
+}
+
+/// Given away by telling the successor: L cannot be written here.
+fn by_word(reason: &Reason) -> bool {
+    matches!(reason, Reason::ApiRefuses | Reason::OthersRead)
 }
 
 impl Protocol {
@@ -193,6 +203,7 @@ impl Protocol {
             to: to.map(|s| s.member.name),
             stage,
             started: self.now,
+            heard: None,
             round: None,
             sent: false,
         }));
@@ -266,6 +277,10 @@ impl Protocol {
             return self.give(handover, lsn);
         };
         let status = handover.round.as_ref().and_then(|r| r.answers.get(&to)).map(|a| &a.status);
+        let heard = *handover.heard.get_or_insert(self.now);
+        if status.is_some() {
+            handover.heard = Some(self.now);
+        }
         let there = status.is_some_and(|s| {
             s.position.lsn >= lsn
                 && s.history.kinship(s.position.lsn, &self.ledger.history) == Kinship::OnIt
@@ -274,6 +289,12 @@ impl Protocol {
             || matches!(handover.reason, Reason::CouldNotPromote | Reason::Crash);
         if there || skip {
             return self.give(handover, lsn);
+        }
+        if status.is_none() && self.now.since(heard) >= SILENCE {
+            handover.to = self.other_successor(&handover.reason, &to);
+            handover.heard = None;
+            handover.round = None;
+            return self.while_awaiting(handover, lsn);
         }
         self.waiting = Some(Waiting::Successor(to.clone()));
         let switchover =
@@ -294,6 +315,23 @@ impl Protocol {
             handover.round = Some(self.round([to], &Question::Status, POLL_LIMIT));
         }
         Next::Stay
+    }
+
+    /// Who takes the place of a successor that is silent, if anybody may.
+    fn other_successor(&self, reason: &Reason, silent: &InstanceName) -> Option<InstanceName> {
+        match reason {
+            Reason::Wish { to: Some(_), .. } => None,
+            Reason::Wish { to: None, .. }
+            | Reason::Termination { .. }
+            | Reason::Leaving
+            | Reason::Fenced
+            | Reason::ApiRefuses
+            | Reason::OthersRead
+            | Reason::CouldNotPromote
+            | Reason::Crash => self
+                .successor(|s| s.member.name != *silent && (s.reads_api || !by_word(reason)))
+                .map(|s| s.member.name),
+        }
     }
 
     /// Writes L free, or tells the successor.
