@@ -425,9 +425,10 @@ impl Keeper {
         }
     }
 
-    /// Collects every child that has ended.
+    /// Collects every child that has ended: also those of other process groups, which every
+    /// backend of a killed postmaster is.
     fn reap(&mut self) {
-        while let Ok(Some((pid, status))) = rustix::process::waitpid(None, WaitOptions::NOHANG) {
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             if let Some(postmaster) = self.postmaster.as_mut().filter(|it| it.pid == pid) {
                 postmaster.ending = Some(ending(status));
             } else if let Some(agent) = self.agent.take_if(|it| it.pid == pid) {

@@ -225,6 +225,21 @@ impl Machine {
         Ok(pods)
     }
 
+    /// Processes of the keepers that have ended and that nobody has collected.
+    pub fn zombies(&self) -> anyhow::Result<Vec<i32>> {
+        let keepers: BTreeSet<i32> = self.pods()?.values().map(|pod| pod.keeper.pid).collect();
+        let mut zombies = Vec::new();
+        for entry in std::fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+            let process = processes::read(pid);
+            zombies.extend(
+                process.filter(|it| it.zombie && keepers.contains(&it.parent)).map(|it| it.pid),
+            );
+        }
+        Ok(zombies)
+    }
+
     /// The pod that accepts writes, asked through `-rw`.
     pub async fn primary(&self) -> anyhow::Result<PodProcesses> {
         let address = self.sql("select host(inet_server_addr())").await?;

@@ -86,6 +86,8 @@ async fn broken(
     }
     sleep(Duration::from_secs(15)).await;
     healed(machine).await?;
+    let zombies = machine.zombies()?;
+    ensure!(zombies.is_empty(), "ended processes are not collected: {zombies:?}");
     writer.finish().await
 }
 

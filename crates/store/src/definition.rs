@@ -1,5 +1,6 @@
 //! CustomResourceDefinitions: from the object to the resource that it defines.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -110,7 +111,7 @@ pub(crate) fn check(definition: &Value) -> Vec<Cause> {
             continue;
         }
         check_structural(schema, &path, &mut causes);
-        for error in kube_cel::compile_schema(schema).compilation_errors() {
+        for error in kube_cel::compile_schema(&underscored(schema)).compilation_errors() {
             causes.push(Cause::invalid(path.clone(), "\"rule\"", &error.to_string()));
         }
     }
@@ -186,7 +187,7 @@ fn priority(version: &str) -> (u8, u32, u32) {
 
 fn version(spec: &Value) -> Option<Version> {
     let own = spec["schema"]["openAPIV3Schema"].clone();
-    let rules = kube_cel::compile_schema(&own);
+    let rules = kube_cel::compile_schema(&underscored(&own));
     let rules = has_rules(&own).then(|| Arc::new(rules));
     let subresources = &spec["subresources"];
     let scale = &subresources["scale"];
@@ -213,6 +214,61 @@ fn version(spec: &Value) -> Option<Version> {
             })
             .collect(),
     })
+}
+
+/// The schema with rules as kube-cel reads them: it doubles every `_` of a field's name, where
+/// Kubernetes replaces only `__`.
+fn underscored(schema: &Value) -> Value {
+    let mut names = BTreeSet::new();
+    field_names(schema, &mut names);
+    let mut schema = schema.clone();
+    if !names.is_empty() {
+        double_underscores(&mut schema, &names);
+    }
+    schema
+}
+
+fn field_names(schema: &Value, names: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(members) => {
+            let properties = members.get("properties").and_then(Value::as_object);
+            let fields = properties.into_iter().flatten().map(|(name, _)| name);
+            names.extend(fields.filter(|name| name.contains('_')).cloned());
+            members.values().for_each(|member| field_names(member, names));
+        }
+        Value::Array(items) => items.iter().for_each(|item| field_names(item, names)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn double_underscores(schema: &mut Value, names: &BTreeSet<String>) {
+    match schema {
+        Value::Object(members) => {
+            for (key, member) in members {
+                match (key.as_str(), member) {
+                    ("rule" | "messageExpression", Value::String(text)) => {
+                        let (mut rule, mut word) = (String::new(), String::new());
+                        // A space ends the last word and is taken off again.
+                        for letter in text.chars().chain([' ']) {
+                            if letter.is_alphanumeric() || letter == '_' {
+                                word.push(letter);
+                                continue;
+                            }
+                            let field = rule.ends_with('.') && names.contains(&word);
+                            rule.push_str(&if field { word.replace('_', "__") } else { word });
+                            rule.push(letter);
+                            word = String::new();
+                        }
+                        rule.pop();
+                        *text = rule;
+                    }
+                    (_, member) => double_underscores(member, names),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| double_underscores(item, names)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 fn has_rules(schema: &Value) -> bool {

@@ -9,7 +9,7 @@ use matriarch_plan::protocol::{Action, Right, Span, StandbyNames};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::mpsc;
 
-use crate::bench::{Authority, Pod};
+use crate::bench::{Authority, Pod, eventually};
 use crate::unprivileged;
 
 async fn primary(name: &str, host: u8) -> Pod {
@@ -109,6 +109,8 @@ async fn a_killed_postmaster_takes_its_backends_with_it_before_the_agent_hears_o
     println!("told {:?} after the kill", begun.elapsed());
     assert_eq!(pod.processes(), [], "a backend lives on");
     assert!(busy.await.unwrap().is_err());
+    // Backends are groups of their own, and are collected all the same: only the relay is left.
+    eventually("all are collected", async || children(pod.keeper.id()).len() == 1).await;
     // Reaped: it starts again at once.
     pod.done(Action::StartPrimary { names: StandbyNames::none() }).await;
 }
