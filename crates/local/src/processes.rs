@@ -213,13 +213,11 @@ mod tests {
         path.canonicalize().unwrap()
     }
 
-    fn sleeper(root: &Path) -> std::process::Child {
-        Command::new("sh")
-            .args(["-c", "sleep 60 & wait"])
-            .env(ROOT_VARIABLE, root)
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap()
+    /// Started as a kubelet's: its own waiter collects it, nobody else.
+    fn sleeper(root: &Path) -> crate::children::Child {
+        let mut command = tokio::process::Command::new("sh");
+        command.args(["-c", "sleep 60 & wait"]).env(ROOT_VARIABLE, root).stdin(Stdio::null());
+        crate::children::start(&mut command).unwrap()
     }
 
     #[tokio::test]
@@ -234,10 +232,11 @@ mod tests {
         assert_eq!(find(&everything).unwrap().len(), 4);
         let left = kill_all(&mark, Duration::from_secs(5)).await.unwrap();
         assert_eq!(left, []);
-        assert!(!own.wait().unwrap().success());
-        assert!(other.try_wait().unwrap().is_none(), "the other container goes on");
+        assert!(!own.wait().await.unwrap().success());
+        let goes_on = tokio::time::timeout(Duration::from_millis(50), other.wait()).await.is_err();
+        assert!(goes_on, "the other container goes on");
         kill_all(&everything, Duration::from_secs(5)).await.unwrap();
-        other.wait().unwrap();
+        other.wait().await.unwrap();
         fs::remove_dir_all(root).unwrap();
     }
 

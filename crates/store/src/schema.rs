@@ -189,6 +189,10 @@ fn mark(definitions: &mut Map<String, Value>) {
             schema.remove("type");
         }
     }
+    // Its fields are those of the object that it speaks of.
+    if let Some(Value::Object(schema)) = find_mut(definitions, "FieldsV1") {
+        schema.insert("x-kubernetes-preserve-unknown-fields".into(), true.into());
+    }
     for (kind, field) in ATOMIC_MAPS {
         if let Some(map) = field_of(definitions, kind, field) {
             map.insert("x-kubernetes-map-type".into(), "atomic".into());

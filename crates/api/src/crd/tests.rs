@@ -41,7 +41,7 @@ impl Rules {
     fn of_cluster() -> Self {
         let schema = schema(Kind::Cluster, Identity::Matriarch).unwrap();
         // kube-cel doubles every `_` of a field's name, where Kubernetes replaces only `__`.
-        let text = schema.to_string().replace(".pg_basebackup", ".pg__basebackup");
+        let text = schema.to_string().replace("self.bootstrap.pg_b", "self.bootstrap.pg__b");
         let schema = serde_json::from_str(&text).unwrap();
         Self { validator: Validator::new(), schema: compile_schema(&schema) }
     }

@@ -175,9 +175,10 @@ fn only_a_change_of_the_spec_is_a_generation() {
 fn a_write_that_changes_nothing_makes_no_version() {
     let mut world = World::with_widgets();
     world.create(WIDGETS, "n", widget("a", &json!({"color": "red"}))).unwrap();
-    let before = world.store.revision();
-    world.merge(WIDGETS, "a", json!({"spec": {"color": "red"}})).unwrap();
-    assert_eq!(world.store.revision(), before);
+    let (before, revision) = (world.get(WIDGETS, "a").unwrap(), world.store.revision());
+    let after = world.merge(WIDGETS, "a", json!({"spec": {"color": "red"}})).unwrap();
+    assert_eq!(after, before);
+    assert_eq!(world.store.revision(), revision);
 }
 
 #[test]
