@@ -157,14 +157,24 @@ pub fn last_words(root: &Root) -> String {
         let Some(text) = end_of(path) else { continue };
         let json = path.extension().is_some_and(|it| it == "json");
         let found = text.lines().filter_map(|line| {
-            let line = if json { severe(&record::from_json(line)?)? } else { line.to_owned() };
-            let telling = ["FATAL", "PANIC", "ERROR", "LOG:  invalid", "LOG:  could not", "HINT"];
-            telling.iter().any(|it| line.contains(it)).then_some(line)
+            let line = if json { severe(&record::from_json(line)?)? } else { plain(line)? };
+            let telling = ["FATAL", "PANIC", "ERROR", "LOG:", "HINT:"];
+            let about_itself = line.contains("Future log output will appear");
+            let tells = telling.iter().any(|it| line.contains(it)) && !about_itself;
+            tells.then_some(line)
         });
         words.extend(found);
     }
     let kept = words.len().saturating_sub(4);
     words.split_off(kept).join("; ")
+}
+
+/// A line of the server's standard error; of those at LOG only the ones that tell of a failure.
+fn plain(line: &str) -> Option<String> {
+    let at_log = line.split_once("LOG:  ").map(|(_, message)| message);
+    let telling = at_log
+        .is_none_or(|message| ["could not", "invalid"].iter().any(|it| message.starts_with(it)));
+    telling.then(|| line.to_owned())
 }
 
 fn severe(record: &Map<String, Value>) -> Option<String> {
@@ -175,7 +185,13 @@ fn severe(record: &Map<String, Value>) -> Option<String> {
             line.push_str(&format!(" ({})", text(key)));
         }
     }
-    matches!(text("error_severity"), "FATAL" | "PANIC").then_some(line)
+    // Why a port or a file cannot be had is said at LOG, before the FATAL that follows from it.
+    let telling = match text("error_severity") {
+        "FATAL" | "PANIC" => true,
+        "LOG" => ["could not", "invalid"].iter().any(|it| text("message").starts_with(it)),
+        _ => false,
+    };
+    telling.then_some(line)
 }
 
 fn end_of(path: &Path) -> Option<String> {

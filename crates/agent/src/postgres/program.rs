@@ -81,15 +81,25 @@ impl Installation {
     }
 }
 
+/// The programs without which an installation is of no use.
+const NEEDED: [&str; 4] = ["postgres", "initdb", "pg_basebackup", "pg_rewind"];
+
 /// All installations in the order of preference: `PATH` first, then the usual directories, newest
 /// first.
 pub async fn installations(path: &OsStr) -> Vec<Installation> {
     let mut found: Vec<Installation> = Vec::new();
     for directory in std::env::split_paths(path).chain(Root::program_directories()) {
         let program = directory.join("postgres");
-        if !program.is_file() || !directory.join("initdb").is_file() {
+        if !program.is_file() {
             continue;
         }
+        // Links to a few of the programs lie in PATH, the rest where they point to.
+        let target = program.canonicalize().ok().and_then(|it| Some(it.parent()?.to_path_buf()));
+        let Some(directory) = [Some(directory), target].into_iter().flatten().find(is_whole) else {
+            tracing::warn!(program = %program.display(), needed = ?NEEDED, "not all programs");
+            continue;
+        };
+        let program = directory.join("postgres");
         let known = found.iter().any(|one| same_file(&one.program("postgres"), &program));
         if known {
             continue;
@@ -100,6 +110,10 @@ pub async fn installations(path: &OsStr) -> Vec<Installation> {
         }
     }
     found
+}
+
+fn is_whole(directory: &PathBuf) -> bool {
+    NEEDED.iter().all(|name| directory.join(name).is_file())
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {
@@ -275,6 +289,27 @@ mod tests {
         assert!(error.contains("PostgreSQL 16") && error.contains("17, 15"), "{error}");
         assert!(matches!(choose(Vec::new(), Some(16)), Err(Error::NotInstalled)));
         assert!(matches!(choose(Vec::new(), None), Err(Error::NotInstalled)));
+    }
+
+    #[tokio::test]
+    async fn links_to_some_programs_lead_to_all_of_them() {
+        let base = std::env::temp_dir().join(format!("matriarch-programs-{}", std::process::id()));
+        let (real, links) = (base.join("real"), base.join("links"));
+        for directory in [&real, &links] {
+            std::fs::create_dir_all(directory).unwrap();
+        }
+        for name in NEEDED {
+            let script = "#!/bin/sh\necho 'postgres (PostgreSQL) 15.18'\n";
+            std::fs::write(real.join(name), script).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(real.join(name), mode).unwrap();
+        }
+        for name in ["postgres", "initdb"] {
+            std::os::unix::fs::symlink(real.join(name), links.join(name)).unwrap();
+        }
+        let found = installations(links.as_os_str()).await;
+        assert_eq!(found[0].directory, real.canonicalize().unwrap());
+        std::fs::remove_dir_all(base).unwrap();
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! A pod for a test: its root directory, its keeper, its certificates.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -88,10 +89,30 @@ impl Drop for Pod {
 }
 
 impl Pod {
-    /// Starts a keeper in a new root directory.
+    /// Starts a keeper in a new root directory, with the PostgreSQL that comes first.
     pub async fn start(name: &str, host: u8, authority: &Authority) -> Self {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        Self::with_path(path, name, host, authority).await
+    }
+
+    /// The same with PostgreSQL of that major version: the machine's own, or the one that
+    /// `cargo xtask setup` made (`MATRIARCH_POSTGRESQL`).
+    pub async fn of_major(major: u32, name: &str, host: u8, authority: &Authority) -> Self {
+        let made = std::env::var_os("MATRIARCH_POSTGRESQL").map(PathBuf::from);
+        let made = made.unwrap_or_else(|| "/var/cache/matriarch/postgresql".into());
+        let programs = ["/usr/lib/postgresql".into(), made]
+            .map(|it: PathBuf| it.join(format!("{major}/bin")))
+            .into_iter()
+            .find(|it| it.join("postgres").exists());
+        let Some(programs) = programs else {
+            panic!("PostgreSQL {major} is not installed: run `cargo xtask setup`")
+        };
+        Self::with_path(programs.into_os_string(), name, host, authority).await
+    }
+
+    async fn with_path(path: OsString, name: &str, host: u8, authority: &Authority) -> Self {
         // Short: a socket's path has at most 107 bytes.
-        let base = std::env::temp_dir().join(format!("mt{}-{name}", std::process::id()));
+        let base = std::env::temp_dir().join(format!("mt{}-{name}{host}", std::process::id()));
         let root = Root::new(&base);
         std::fs::create_dir_all(root.state()).unwrap();
         authority.write(&root, name);
@@ -115,7 +136,7 @@ impl Pod {
             identity: "matriarch".to_owned(),
             api_server: ("127.0.0.1".to_owned(), 1),
             root: root.clone(),
-            path: std::env::var_os("PATH").unwrap_or_default(),
+            path,
             own_address_only: true,
         };
         let (news_sender, news) = mpsc::unbounded_channel();

@@ -36,7 +36,7 @@ async fn an_interrupted_initdb_leaves_nothing_that_is_taken_for_data() {
     assert_eq!(pod.sql("SHOW data_checksums").await, "on");
     let owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'app'";
     assert_eq!(pod.sql(owner).await, "app");
-    assert_eq!(pod.sql("SHOW search_path").await, "pg_catalog, pg_temp");
+    assert_eq!(pod.sql("SHOW search_path").await, "pg_catalog,pg_temp");
 }
 
 #[tokio::test]
@@ -77,15 +77,30 @@ async fn a_value_that_postgresql_rejects_is_reported_in_its_words_and_the_old_on
 }
 
 #[tokio::test]
-async fn a_clone_streams_is_promoted_and_the_former_primary_is_rewound_onto_it() {
-    if !unprivileged(
-        "operations::a_clone_streams_is_promoted_and_the_former_primary_is_rewound_onto_it",
-    ) {
-        return;
+async fn postgresql_15_is_cloned_promoted_and_rewound() {
+    if unprivileged("operations::postgresql_15_is_cloned_promoted_and_rewound") {
+        cloned_promoted_and_rewound(15, [21, 22]).await;
     }
+}
+
+#[tokio::test]
+async fn postgresql_17_is_cloned_promoted_and_rewound() {
+    if unprivileged("operations::postgresql_17_is_cloned_promoted_and_rewound") {
+        cloned_promoted_and_rewound(17, [23, 24]).await;
+    }
+}
+
+#[tokio::test]
+async fn postgresql_18_is_cloned_promoted_and_rewound() {
+    if unprivileged("operations::postgresql_18_is_cloned_promoted_and_rewound") {
+        cloned_promoted_and_rewound(18, [25, 26]).await;
+    }
+}
+
+async fn cloned_promoted_and_rewound(major: u32, hosts: [u8; 2]) {
     let authority = Authority::new();
-    let one = Pod::start("one", 21, &authority).await;
-    let two = Pod::start("two", 22, &authority).await;
+    let one = Pod::of_major(major, "one", hosts[0], &authority).await;
+    let two = Pod::of_major(major, "two", hosts[1], &authority).await;
     for pod in [&one, &two] {
         pod.direct(|known| {
             known.spec.members = vec!["one".to_owned(), "two".to_owned()];
@@ -94,6 +109,7 @@ async fn a_clone_streams_is_promoted_and_the_former_primary_is_rewound_onto_it()
     }
     one.done(Action::Initialize).await;
     one.done(Action::StartPrimary { names: StandbyNames::none() }).await;
+    assert!(one.sql("SHOW server_version").await.starts_with(&major.to_string()));
     two.done(Action::Clone { from: one.member() }).await;
     two.done(Action::StartStandby { follow: Some(one.member()) }).await;
     eventually("the clone streams", async || {
@@ -115,7 +131,7 @@ async fn a_clone_streams_is_promoted_and_the_former_primary_is_rewound_onto_it()
     // The walreceiver ends, then writes go on where nobody sees them.
     two.done(Action::Follow { member: None }).await;
     one.done(Action::SetNames { names: StandbyNames::none() }).await;
-    one.sql("CREATE TABLE lost AS SELECT 1 AS n").await;
+    one.sql("CREATE TABLE public.lost AS SELECT 1 AS n").await;
     one.done(stop(StopMode::Immediate)).await;
     assert_eq!(one.processes(), []);
     let crashed = observe::look(&one.context, false).await.observation;
@@ -138,7 +154,7 @@ async fn a_clone_streams_is_promoted_and_the_former_primary_is_rewound_onto_it()
         two.sql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").await == "1"
     })
     .await;
-    two.sql("CREATE TABLE kept AS SELECT 1 AS n").await;
+    two.sql("CREATE TABLE public.kept AS SELECT 1 AS n").await;
     eventually("it has what the new primary wrote", async || {
         one.sql("SELECT to_regclass('public.kept')").await == "public.kept"
     })
