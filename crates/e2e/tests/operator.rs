@@ -143,10 +143,11 @@ async fn play_once(client: &Client) -> Result<()> {
         if !instance.spec.leaving && pods.get_opt(instance.name()).await?.is_some() {
             members.push(instance.name().to_owned());
         }
-        let asked = instance.spec.switchover.as_ref().and_then(|wish| wish.to.clone());
-        if holder.as_deref() == Some(instance.name()) && asked.is_some() {
-            holder = asked;
-        }
+    }
+    let of_holder = all.iter().find(|instance| holder.as_deref() == Some(instance.name()));
+    if let Some(wish) = of_holder.and_then(|instance| instance.spec.switchover.as_ref()) {
+        let other = members.iter().find(|name| holder.as_ref() != Some(name));
+        holder = wish.to.as_ref().or(other).cloned();
     }
     if holder.as_ref().is_none_or(|name| !members.contains(name)) {
         let first = all.iter().find(|instance| instance.spec.bootstrap_primary);

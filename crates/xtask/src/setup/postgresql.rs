@@ -36,7 +36,22 @@ pub fn install(majors: &[Major]) -> Result<()> {
         println!("setup: PostgreSQL {} from Debian {}", major.number, major.suite);
         unpack(*major).with_context(|| format!("cannot install PostgreSQL {}", major.number))?;
     }
+    for major in majors {
+        without_jit(*major)?;
+    }
     Ok(())
+}
+
+/// LLVM is left out, and a JIT provider that is there but cannot be loaded fails every query for
+/// which PostgreSQL wants it.
+fn without_jit(major: Major) -> Result<()> {
+    let library = paths::postgresql_cache().join(format!("{}/lib/llvmjit.so", major.number));
+    match fs::remove_file(&library) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", library.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 impl Major {
