@@ -103,6 +103,7 @@ pub struct Driver {
     tended: watch::Receiver<Tended>,
     positions: Arc<Mutex<BTreeMap<String, Lsn>>>,
     operation: Option<(OperationId, JoinHandle<()>)>,
+    last_service: Option<Action>,
     doing: Doing,
     failure: Option<String>,
     replies: BTreeMap<ReplyToken, oneshot::Sender<Answer>>,
@@ -163,6 +164,7 @@ impl Driver {
             tended: parts.tended,
             positions: parts.positions,
             operation: None,
+            last_service: None,
             doing: Doing::Nothing,
             failure: None,
             replies: BTreeMap::new(),
@@ -404,7 +406,14 @@ impl Driver {
     }
 
     fn begin(&mut self, operation: OperationId, action: Action) {
-        tracing::info!(?action, "begin");
+        // The Service is made sure of with every renewal, which is no news.
+        let repeated = self.last_service.as_ref() == Some(&action);
+        if matches!(action, Action::PointService { .. } | Action::UnpointService { .. }) {
+            self.last_service = Some(action.clone());
+        }
+        if !repeated {
+            tracing::info!(?action, "begin");
+        }
         let doing = match &action {
             Action::Initialize => Doing::Initializing,
             Action::Clone { .. } => Doing::Cloning,
@@ -417,7 +426,7 @@ impl Driver {
             | Action::SetNames { .. }
             | Action::PointService { .. }
             | Action::UnpointService { .. } => {
-                self.begin_beside(operation, action);
+                self.begin_beside(operation, action, repeated);
                 return;
             }
         };
@@ -437,7 +446,7 @@ impl Driver {
         self.operation = Some((operation, task));
     }
 
-    fn begin_beside(&self, operation: OperationId, action: Action) {
+    fn begin_beside(&self, operation: OperationId, action: Action, repeated: bool) {
         let (context, inputs) = (self.context.clone(), self.inputs.clone());
         let endpoint = self.endpoint.clone();
         tokio::task::spawn_local(async move {
@@ -455,7 +464,9 @@ impl Driver {
             };
             let outcome =
                 outcome.map_or_else(|message| Outcome::Failed { message }, |()| Outcome::Done);
-            tracing::info!(?action, ?outcome, "end");
+            if !repeated || outcome != Outcome::Done {
+                tracing::info!(?action, ?outcome, "end");
+            }
             let seen = observe::look(&context, false).await;
             let _ended = inputs.send(Input::Finished(operation, outcome, Box::new(seen)));
         });

@@ -79,20 +79,6 @@ impl ReadWriteEndpoint {
         }
     }
 
-    /// True if it is there and names this address alone.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    pub async fn points_to(&self, host: &str, port: u16) -> Result<bool, Error> {
-        let Some(slice) = self.api.get_opt(&self.name).await.map_err(Error::Read)? else {
-            return Ok(false);
-        };
-        let addresses: Vec<&String> =
-            slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses).collect();
-        let ports: Vec<i32> = slice.ports.iter().flatten().filter_map(|port| port.port).collect();
-        Ok(addresses == [host] && ports == [i32::from(port)])
-    }
-
     /// Takes this address out if it is in it.
     ///
     /// # Errors

@@ -189,7 +189,6 @@ async fn prepare(
         context: context.clone(),
         server_tls,
         peers: peers.clone(),
-        endpoint: endpoint.clone(),
         seen: seen_now,
         positions: positions.clone(),
         tended: tended_sender,

@@ -17,10 +17,8 @@ use super::operation;
 use crate::access::Passwords;
 use crate::certificates::{self, Material};
 use crate::configuration::{Accepted, slot_name};
-use crate::endpoint::ReadWriteEndpoint;
 use crate::error::chain;
 use crate::keeper::message::{PostmasterSignal, Request};
-use crate::options::POSTGRES_PORT;
 use crate::peers::client::Peers;
 use crate::peers::server::ServerTls;
 use crate::postgres::{initdb, server};
@@ -29,8 +27,6 @@ use crate::postgres::{initdb, server};
 const PERIOD: Duration = Duration::from_secs(2);
 /// Secrets are read again after this time even if nobody said that they changed.
 const SECRETS_PERIOD: Duration = Duration::from_secs(600);
-/// How often a holder makes sure of the EndpointSlice.
-const ENDPOINT_PERIOD: Duration = Duration::from_secs(2);
 
 /// What the report says of these.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,8 +51,6 @@ pub struct Tender {
     pub server_tls: ServerTls,
     /// The way to other agents.
     pub peers: Peers,
-    /// The `-rw` EndpointSlice.
-    pub endpoint: ReadWriteEndpoint,
     /// How PostgreSQL was seen last.
     pub seen: watch::Receiver<Seen>,
     /// Positions of the other members, by name.
@@ -75,7 +69,6 @@ struct State {
     was_primary: bool,
     passwords_for: Option<(InstanceSpec, tokio::time::Instant)>,
     slots_at: Option<tokio::time::Instant>,
-    endpoint_at: Option<tokio::time::Instant>,
     tried: Option<Accepted>,
 }
 
@@ -136,10 +129,6 @@ impl Tender {
         if running {
             self.configuration(state, spec, &seen, &mut tended).await;
             self.slots(state, spec, primary).await;
-        }
-        if *self.holder.borrow() && primary && due(state.endpoint_at, ENDPOINT_PERIOD) {
-            state.endpoint_at = Some(tokio::time::Instant::now());
-            self.endpoint().await;
         }
         self.tended.send_if_modified(|present| {
             let changed = *present != tended;
@@ -293,18 +282,6 @@ impl Tender {
         match outcome {
             Ok(()) => state.slots_at = Some(tokio::time::Instant::now()),
             Err(error) => tracing::warn!(error = chain(&error), "slots"),
-        }
-    }
-
-    async fn endpoint(&self) {
-        let host = self.context.options.address.to_string();
-        let outcome = match self.endpoint.points_to(&host, POSTGRES_PORT).await {
-            Ok(true) => Ok(()),
-            Ok(false) => self.endpoint.point_to(&host, POSTGRES_PORT).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = outcome {
-            tracing::debug!(error = chain(&error), "EndpointSlice");
         }
     }
 }
