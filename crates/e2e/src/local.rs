@@ -173,6 +173,16 @@ impl Machine {
         self.state.join("kubeconfig")
     }
 
+    /// A client of its API server, with the administrator's rights.
+    pub async fn client(&self) -> anyhow::Result<kube::Client> {
+        // A provider that is already installed is this one.
+        let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let kubeconfig = kube::config::Kubeconfig::read_from(self.kubeconfig())?;
+        let options = kube::config::KubeConfigOptions::default();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+        Ok(kube::Client::try_from(config)?)
+    }
+
     /// libpq's connection string, as it was printed.
     pub fn connection_string(&self) -> anyhow::Result<String> {
         let printed = self.printed();

@@ -73,7 +73,7 @@ pub enum OpenError {
         what: String,
         /// Why.
         #[source]
-        source: Refusal,
+        source: Box<Refusal>,
     },
 }
 
@@ -167,7 +167,7 @@ impl ApiServer {
             object["metadata"]["name"].as_str().unwrap_or_default()
         );
         let (result, _) = self.write(|store, moment| resources::install(store, object, moment));
-        result.map_err(|source| OpenError::Install { what, source })
+        result.map_err(|source| OpenError::Install { what, source: Box::new(source) })
     }
 
     /// Removes what owners and finalizers leave to the garbage collector; `true` if there was

@@ -62,7 +62,7 @@ impl Passes {
     /// If the Cluster cannot be read, or nothing can be recorded.
     pub async fn run(&self, cached: &Cluster) -> Result<Next, Error> {
         let begun = Instant::now();
-        let outcome = self.pass(cached).await;
+        let outcome = Box::pin(self.pass(cached)).await;
         let label = match &outcome {
             Ok((label, _)) => *label,
             Err(_) => PassOutcome::Error,
@@ -172,12 +172,12 @@ impl Passes {
     /// Notes what failed; true if that is news.
     fn remember(&self, key: &str, refused: Vec<String>) -> bool {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = if refused.is_empty() {
-            failed.remove(key)
-        } else {
-            failed.insert(key.to_owned(), refused.clone())
-        };
-        before.unwrap_or_default() != refused
+        let before = failed.remove(key).unwrap_or_default();
+        let news = before != refused;
+        if !refused.is_empty() {
+            failed.insert(key.to_owned(), refused);
+        }
+        news
     }
 
     fn forget(&self, key: &str) {

@@ -90,7 +90,7 @@ pub async fn run(client: Client, options: &Options, metrics: Metrics, shutdown: 
     source
         .watch_all(controller)
         .run(
-            |cluster, passes: Arc<Passes>| async move { passes.run(&cluster).await },
+            |cluster, passes: Arc<Passes>| async move { Box::pin(passes.run(&cluster)).await },
             |cluster, error, passes| after_error(&cluster, error, &passes),
             passes,
         )

@@ -14,6 +14,11 @@ use matriarch_render::status::{self, Outcome};
 use matriarch_render::{Objects, Resolved, Setup, objects, observe, resolve};
 use serde_json::{Value, json};
 
+#[expect(
+    clippy::needless_pass_by_value,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and json! gives values"
+)]
 fn cluster(spec: Value) -> Cluster {
     serde_json::from_value(json!({
         "apiVersion": "matriarch.dev/v1",

@@ -91,6 +91,7 @@ async fn start(context: &Context, standby: bool) -> Result<(), Failed> {
     if context.link.postmaster().is_running() {
         return Err(Failed::because(failure::START_FAILED, "PostgreSQL already runs"));
     }
+    wal::free_timelines(root).map_err(|error| volume(&error))?;
     let installation = installed(context).await?;
     let pgdata = root.pgdata();
     let signal = pgdata.join("standby.signal");
@@ -202,6 +203,7 @@ async fn start_standby(context: &Context, member: Option<&Member>) -> Result<(),
 }
 
 async fn follow(context: &Context, member: Option<&Member>) -> Result<(), Failed> {
+    wal::free_timelines(&context.options.root).map_err(|error| volume(&error))?;
     let source = member.map(|member| context.source(member));
     let before =
         context.in_session(server::observe).await.map_err(refused(failure::START_FAILED))?.receiver;
@@ -342,13 +344,10 @@ async fn checkpoint(context: &Context) -> Result<(), Failed> {
     server::checkpoint(&session).await.map_err(refused(failure::STOP_FAILED))
 }
 
-const PLACEHOLDER: &str = "# matriarch: this timeline number is taken by another instance\n";
-
 async fn promote(context: &Context, above: TimelineId, names: &StandbyNames) -> Result<(), Failed> {
     let root = &context.options.root;
     let before =
         context.in_session(server::observe).await.map_err(refused(failure::PROMOTION_FAILED))?;
-    let mut placed = Vec::new();
     // In force before it accepts the first write (rule 15); it also ends the walreceiver.
     context.set_replication(Replication::Primary(names.clone()))?;
     reload(context).await?;
@@ -356,19 +355,12 @@ async fn promote(context: &Context, above: TimelineId, names: &StandbyNames) -> 
         // PostgreSQL takes the first number above its own for which it finds no history file.
         let own = before.timeline.map_or(0, TimelineId::get);
         for number in own.saturating_add(1)..=above.get() {
-            let path = root.pgdata().join("pg_wal").join(format!("{number:08X}.history"));
-            if !path.exists() {
-                data::write_atomically(&path, PLACEHOLDER.as_bytes())
-                    .map_err(|error| volume(&error))?;
-                placed.push(path);
-            }
+            wal::take_timeline(root, number).map_err(|error| volume(&error))?;
         }
         context.in_session(server::promote).await.map_err(refused(failure::PROMOTION_FAILED))?;
         until(context, async |seen, _| seen.is_ok_and(|it| !it.in_recovery)).await?;
     }
-    for path in placed {
-        data::remove_file(&path).map_err(|error| volume(&error))?;
-    }
+    wal::free_timelines(root).map_err(|error| volume(&error))?;
     let later = context.clone();
     tokio::spawn(async move {
         // pg_rewind reads the timeline from the control file, which only a checkpoint brings there.

@@ -7,6 +7,7 @@ use matriarch_pg::control::ControlData;
 use matriarch_pg::wal::{SegmentName, WalBytes, WalEnd};
 use matriarch_pg::{Lsn, TimelineHistory, TimelineId};
 
+use crate::postgres::data;
 use crate::root::Root;
 
 /// Why the directory cannot be read.
@@ -49,6 +50,35 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
 
 fn pg_wal(root: &Root) -> PathBuf {
     root.pgdata().join("pg_wal")
+}
+
+/// What stands in a history file of ours; PostgreSQL's own have a line for each ancestor.
+const TAKEN: &str = "# matriarch: this timeline number is taken by another instance\n";
+
+/// Keeps the next promotion from choosing a number: PostgreSQL takes the first one above its own
+/// for which there is no history file.
+///
+/// # Errors
+/// As the system says.
+pub fn take_timeline(root: &Root, number: u32) -> Result<(), data::Error> {
+    let path = pg_wal(root).join(format!("{number:08X}.history"));
+    if path.exists() { Ok(()) } else { data::write_atomically(&path, TAKEN.as_bytes()) }
+}
+
+/// Removes what [`take_timeline`] made, also of a promotion that was interrupted: a server that
+/// starts over such a file takes it for a timeline that is not its own and refuses to start.
+///
+/// # Errors
+/// As the system says.
+pub fn free_timelines(root: &Root) -> Result<(), data::Error> {
+    for entry in std::fs::read_dir(pg_wal(root)).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_history = path.extension().is_some_and(|it| it == "history");
+        if is_history && std::fs::read(&path).is_ok_and(|text| text == TAKEN.as_bytes()) {
+            data::remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Where a timeline begins, by its history file; 0/0 for the first, none if it is not known.

@@ -95,7 +95,9 @@ pub async fn installations(path: &OsStr) -> Vec<Installation> {
         }
         // Links to a few of the programs lie in PATH, the rest where they point to.
         let target = program.canonicalize().ok().and_then(|it| Some(it.parent()?.to_path_buf()));
-        let Some(directory) = [Some(directory), target].into_iter().flatten().find(is_whole) else {
+        let Some(directory) =
+            [Some(directory), target].into_iter().flatten().find(|it| is_whole(it))
+        else {
             tracing::warn!(program = %program.display(), needed = ?NEEDED, "not all programs");
             continue;
         };
@@ -112,7 +114,7 @@ pub async fn installations(path: &OsStr) -> Vec<Installation> {
     found
 }
 
-fn is_whole(directory: &PathBuf) -> bool {
+fn is_whole(directory: &Path) -> bool {
     NEEDED.iter().all(|name| directory.join(name).is_file())
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use matriarch_agent::driver::context::with;
-use matriarch_agent::driver::{observe, operation};
+use matriarch_agent::driver::{observe, operation, wal};
 use matriarch_agent::postgres::data;
 use matriarch_plan::protocol::{
     Action, Outcome, PostgresState, Span, StandbyNames, StopMode, TimelineId,
@@ -160,6 +160,11 @@ async fn cloned_promoted_and_rewound(major: u32, hosts: [u8; 2]) {
     })
     .await;
     assert_eq!(one.sql("SELECT to_regclass('public.lost')").await, "");
+
+    // What an interrupted promotion leaves behind does not keep it from starting.
+    one.done(stop(StopMode::Fast)).await;
+    wal::take_timeline(&one.root, 9).unwrap();
+    one.done(Action::StartStandby { follow: Some(two.member()) }).await;
 
     // A new clone over the old directory: it is kept, and the incarnation is another.
     let before = data::incarnation(&one.root).unwrap();

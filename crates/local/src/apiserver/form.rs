@@ -75,7 +75,7 @@ impl Form {
         resource: &ResourceType,
         version: &str,
         items: Vec<Value>,
-        metadata: Value,
+        metadata: &Value,
         now: Timestamp,
     ) -> Value {
         if let Some(table) = self.rows(resource, version, &items, metadata.clone(), true, now) {

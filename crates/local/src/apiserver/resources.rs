@@ -167,7 +167,7 @@ impl ApiServer {
         }
         let form = Form::of(&request.headers, &request.parameters);
         let version = &place.resource.version;
-        let list = form.list(&resource, version, page.items, metadata, (self.inner.clock)());
+        let list = form.list(&resource, version, page.items, &metadata, (self.inner.clock)());
         Ok(answer::json(StatusCode::OK, &list))
     }
 

@@ -200,26 +200,11 @@ impl Signals {
 
 async fn start(options: &UpOptions, progress: &Progress) -> Result<Running, UpError> {
     let run_as = RunAs::choose(options.user.as_deref())?;
-    let servers = InstalledServers::find();
-    if servers.newest().is_none() {
-        return Err(UpError::NoPostgres(servers.describe()));
-    }
+    let servers = installed_servers()?;
     let setup = matriarch_operator::Setup { identity: options.identity, ..Default::default() };
     let manifests = manifests::read(&options.files)?;
     manifests::check(&manifests, options.identity, &setup.postgres_image, &servers)?;
-    let layout = Layout::make(&options.state)?;
-    let lock = layout.lock(&format!("since {}", jiff::Timestamp::now().strftime("%F %T UTC")))?;
-    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
-        tracing::warn!(%error, "orphans of killed containers stay with init");
-    }
-    let cleared = leftovers::clear(&layout, |count| {
-        progress
-            .say(&format!("{count} processes of an earlier run are still there: stopping them"));
-    })
-    .await?;
-    if cleared.found > 0 {
-        progress.say(&format!("they have ended ({} had to be killed)", cleared.killed));
-    }
+    let (layout, lock) = occupy(&options.state, progress).await?;
     progress.say(&format!(
         "state in {}, databases run as {}, PostgreSQL {}",
         layout.root().display(),
@@ -281,6 +266,32 @@ async fn start(options: &UpOptions, progress: &Progress) -> Result<Running, UpEr
         _proxy: proxy,
         _lock: lock,
     })
+}
+
+fn installed_servers() -> Result<InstalledServers, UpError> {
+    let servers = InstalledServers::find();
+    if servers.newest().is_none() {
+        return Err(UpError::NoPostgres(servers.describe()));
+    }
+    Ok(servers)
+}
+
+/// Takes the state directory for this run, and ends what an earlier one left running.
+async fn occupy(state: &Path, progress: &Progress) -> Result<(Layout, Lock), UpError> {
+    let layout = Layout::make(state)?;
+    let lock = layout.lock(&format!("since {}", jiff::Timestamp::now().strftime("%F %T UTC")))?;
+    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+        tracing::warn!(%error, "orphans of killed containers stay with init");
+    }
+    let cleared = leftovers::clear(&layout, |count| {
+        progress
+            .say(&format!("{count} processes of an earlier run are still there: stopping them"));
+    })
+    .await?;
+    if cleared.found > 0 {
+        progress.say(&format!("they have ended ({} had to be killed)", cleared.killed));
+    }
+    Ok((layout, lock))
 }
 
 async fn start_api_server(

@@ -14,8 +14,6 @@ use crate::paths;
 /// What the set-up is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum For {
-    /// Building and the tests that need no other program: a C compiler.
-    Build,
     /// `cargo xtask local`: one PostgreSQL.
     Demo,
     /// Every test: all majors, and the programs of Kubernetes.
@@ -29,7 +27,6 @@ pub enum For {
 pub fn run(purpose: For) -> Result<()> {
     require_compiler()?;
     match purpose {
-        For::Build => {}
         For::Demo => postgresql::install(&[postgresql::any_native()])?,
         For::Tests => {
             postgresql::install(&postgresql::TESTED)?;

@@ -1,0 +1,195 @@
+//! A cluster under `matriarch local` is changed in the ways of a working day while a client
+//! writes: nothing of these may lose a row, because nothing of these is a crash.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
+use matriarch_api::{Cluster, Identity};
+use matriarch_e2e::local::{Machine, Writer, example};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+const NAME: &str = "cluster-example";
+const NAMESPACE: &str = "default";
+const PATIENCE: Duration = Duration::from_secs(120);
+
+struct World {
+    machine: Machine,
+    client: Client,
+}
+
+impl World {
+    async fn start(name: &str, port: u16) -> Result<Self> {
+        let mut machine = Machine::new(name, port)?;
+        machine.up(&[&example("cluster.yaml")])?;
+        machine.wait_for("Ctrl-C stops everything", PATIENCE).await?;
+        let client = machine.client().await?;
+        Ok(Self { machine, client })
+    }
+
+    fn clusters(&self) -> Api<Cluster> {
+        Api::namespaced_with(self.client.clone(), NAMESPACE, &Identity::Matriarch)
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    async fn change(&self, patch: Value) -> Result<()> {
+        self.clusters().patch(NAME, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        Ok(())
+    }
+
+    async fn parameters(&self, parameters: Value) -> Result<()> {
+        self.change(json!({"spec": {"postgresql": {"parameters": parameters}}})).await
+    }
+
+    /// Waits until the status of the Cluster is as it should be.
+    async fn status(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Result<Value> {
+        let begun = Instant::now();
+        loop {
+            let cluster = self.clusters().get(NAME).await?;
+            let status = serde_json::to_value(&cluster.status)?;
+            let generation = cluster.metadata.generation;
+            let fresh = status["observedGeneration"].as_i64() == generation;
+            if fresh && holds(&status) {
+                return Ok(status);
+            }
+            if begun.elapsed() > PATIENCE {
+                bail!("never: {what}\n{status:#}\n{}", self.machine.printed());
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn healthy(&self, instances: usize) -> Result<Value> {
+        self.status(&format!("{instances} healthy instances"), |status| {
+            status["phase"] == "Cluster in healthy state"
+                && status["readyInstances"] == instances
+                && status["instanceNames"].as_array().map(Vec::len) == Some(instances)
+        })
+        .await
+    }
+
+    /// Waits until SQL through `-rw` gives this answer.
+    async fn answer(&self, sql: &str, wanted: &str) -> Result<()> {
+        let begun = Instant::now();
+        let mut last = String::new();
+        while begun.elapsed() < PATIENCE {
+            match self.machine.sql(sql).await {
+                Ok(answer) if answer == wanted => return Ok(()),
+                Ok(answer) => last = answer,
+                Err(error) => last = error.to_string(),
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        bail!("{sql}: {last:?}, not {wanted:?}\n{}", self.machine.printed())
+    }
+
+    async fn primary(&self) -> Result<String> {
+        Ok(self.machine.primary().await?.name)
+    }
+}
+
+#[tokio::test]
+async fn parameters_are_reloaded_restarted_refused_and_taken_back() -> Result<()> {
+    let world = World::start("parameters", 17432).await?;
+    let writer = Writer::start(&world.machine.connection_string()?).await?;
+    world.parameters(json!({"work_mem": "7MB"})).await?;
+    world.answer("show work_mem", "7MB").await?;
+
+    // PostgreSQL's own words are where a user looks, and the old value goes on.
+    world.parameters(json!({"work_mem": "plenty"})).await?;
+    let refused = world
+        .status("PostgreSQL's words", |status| {
+            status.to_string().contains("invalid value for parameter \\\"work_mem\\\"")
+        })
+        .await?;
+    println!("a value that PostgreSQL refuses: {}", refused["phaseReason"]);
+    assert_eq!(world.machine.sql("show work_mem").await?, "7MB");
+    world.parameters(json!({"work_mem": "8MB"})).await?;
+    world.answer("show work_mem", "8MB").await?;
+    world.healthy(3).await?;
+
+    // What standbys depend on goes up on them first, and down on them last.
+    for connections in ["150", "120"] {
+        world.parameters(json!({"max_connections": connections})).await?;
+        world.answer("show max_connections", connections).await?;
+        let status = world.healthy(3).await?;
+        ensure!(!status.to_string().contains("still waits for a restart"), "{status:#}");
+    }
+    let tally = writer.finish().await?;
+    println!("{tally:?}");
+    ensure!(tally.lost.is_empty(), "rows are lost: {:?}", tally.lost);
+    let mut machine = world.machine;
+    machine.stop(PATIENCE).await
+}
+
+#[tokio::test]
+async fn a_cluster_grows_shrinks_is_fenced_and_deleted() -> Result<()> {
+    let world = World::start("scale", 17532).await?;
+    let writer = Writer::start(&world.machine.connection_string()?).await?;
+    for instances in [5, 2, 3] {
+        world.change(json!({"spec": {"instances": instances}})).await?;
+        world.healthy(instances).await?;
+        assert_eq!(world.machine.pods()?.len(), instances);
+    }
+
+    // A fenced standby has no PostgreSQL and stays; the others go on.
+    let primary = world.primary().await?;
+    let pods = world.machine.pods()?;
+    let standby = pods.keys().find(|name| **name != primary).context("a standby")?.clone();
+    let fenced = json!([standby]).to_string();
+    world
+        .change(json!({"metadata": {"annotations": {"matriarch.dev/fencedInstances": fenced}}}))
+        .await?;
+    let begun = Instant::now();
+    while world.machine.pods()?.get(&standby).is_none_or(|pod| pod.postmaster.is_some()) {
+        ensure!(begun.elapsed() < PATIENCE, "it is not fenced: {}", world.machine.printed());
+        sleep(Duration::from_millis(100)).await;
+    }
+    world
+        .change(json!({"metadata": {"annotations": {"matriarch.dev/fencedInstances": null}}}))
+        .await?;
+    world.healthy(3).await?;
+
+    // A deleted pod is made anew; the primary's hands over first.
+    for _ in 0..2 {
+        let primary = world.primary().await?;
+        let uid = world.pods().get(&primary).await?.uid();
+        world.pods().delete(&primary, &DeleteParams::default()).await?;
+        let begun = Instant::now();
+        while world.pods().get_opt(&primary).await?.is_none_or(|pod| pod.uid() == uid) {
+            ensure!(begun.elapsed() < PATIENCE, "{primary} is not made anew");
+            sleep(Duration::from_millis(100)).await;
+        }
+        world.healthy(3).await?;
+    }
+    let tally = writer.finish().await?;
+    println!("{tally:?}");
+    ensure!(tally.lost.is_empty(), "rows are lost: {:?}", tally.lost);
+
+    // Nothing is left of a deleted Cluster.
+    world.clusters().delete(NAME, &DeleteParams::background()).await?;
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(world.client.clone(), NAMESPACE);
+    let begun = Instant::now();
+    loop {
+        let pods = world.pods().list(&ListParams::default()).await?.items.len();
+        let claims = claims.list(&ListParams::default()).await?.items.len();
+        let volumes = std::fs::read_dir(world.machine.state().join("volumes"))?.count();
+        let processes = world.machine.pods()?.len();
+        if (pods, claims, volumes, processes) == (0, 0, 0, 0) {
+            break;
+        }
+        ensure!(
+            begun.elapsed() < PATIENCE,
+            "left: {pods} pods, {claims} claims, {volumes} volumes, {processes} processes"
+        );
+        sleep(Duration::from_millis(100)).await;
+    }
+    let mut machine = world.machine;
+    machine.stop(PATIENCE).await
+}
