@@ -372,6 +372,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "json! gives values")]
     fn findings(name: &str, spec: serde_json::Value) -> Vec<String> {
         let object = json!({ "apiVersion": "matriarch.dev/v1", "kind": "Cluster", "spec": spec });
         let object: crate::Cluster = serde_json::from_value(object).unwrap();

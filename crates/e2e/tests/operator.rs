@@ -105,7 +105,7 @@ impl World {
             status.phase.as_deref() == Some("Cluster in healthy state")
                 && status.ready_instances == Some(ready)
                 && status.current_primary.as_deref() == Some(primary)
-                && status.instance_names.len() == usize::try_from(ready).unwrap()
+                && Ok(status.instance_names.len()) == usize::try_from(ready)
         })
         .await
     }

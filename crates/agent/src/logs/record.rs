@@ -172,7 +172,7 @@ mod tests {
         let csv =
             "t,\"u\",,7,\"::1:5\",,,,,,,ERROR,,\"a \"\"b\"\"\nc\",,,,,,\"SELECT 1\",,,,,,\nnext";
         let (records, taken) = from_csv(csv);
-        assert_eq!(records, [json.clone()]);
+        assert_eq!(records, std::slice::from_ref(&json));
         assert_eq!(&csv[taken..], "next");
         assert_eq!(line(json)["level"], "error");
     }

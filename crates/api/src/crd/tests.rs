@@ -22,6 +22,7 @@ fn merged(mut base: Value, patch: &Value) -> Value {
     base
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "json! gives values")]
 fn cluster(patch: Value) -> Value {
     let base = json!({
         "apiVersion": "matriarch.dev/v1",
