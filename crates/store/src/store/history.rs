@@ -278,9 +278,6 @@ impl Store {
     #[must_use]
     pub fn bookmark(&self, cursor: &WatchCursor, initial: bool) -> WatchEvent {
         let mut metadata = json!({"resourceVersion": cursor.next.to_string()});
-        if cursor.resource.builtin.is_some() {
-            metadata["creationTimestamp"] = Value::Null;
-        }
         if initial {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
@@ -333,7 +330,7 @@ impl WatchCursor {
 /// Refuses what is not a number.
 pub fn parse_revision(text: &str) -> Result<u64, Refusal> {
     text.parse().map_err(|_| {
-        Refusal::BadRequest(format!(
+        Refusal::Plain(format!(
             "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
         ))
     })
