@@ -19,6 +19,9 @@ pub(crate) fn fill(kind: Builtin, object: &mut Value) {
             object::set_default(object, &["spec", "volumeMode"], "Filesystem".into());
             let policy = "Retain".into();
             object::set_default(object, &["spec", "persistentVolumeReclaimPolicy"], policy);
+            if object["spec"]["hostPath"].is_object() {
+                object::set_default(object, &["spec", "hostPath", "type"], "".into());
+            }
         }
         Builtin::Service => service(object),
         Builtin::Secret => secret(object),
@@ -104,8 +107,31 @@ fn event(object: &mut Value) {
     }
 }
 
+/// Protects an object in use from its deletion.
+fn protect(object: &mut Value, finalizer: &str) {
+    let finalizers = object::metadata(object).entry("finalizers").or_insert(json!([]));
+    if let Value::Array(list) = finalizers
+        && !list.iter().any(|one| one == finalizer)
+    {
+        list.push(finalizer.into());
+    }
+}
+
+/// When a volume came into its phase: now where a write of its status changed it and does not say.
+pub(crate) fn date_phase(volume: &mut Value, old: &Value, now: &str) {
+    const TIME: &str = "lastPhaseTransitionTime";
+    let (before, given) = (old["status"][TIME].clone(), volume["status"][TIME].clone());
+    if old["status"]["phase"] == volume["status"]["phase"] {
+        if given.is_null() && !before.is_null() {
+            object::set(volume, &["status", TIME], before);
+        }
+    } else if given.is_null() || given == before {
+        object::set(volume, &["status", TIME], now.into());
+    }
+}
+
 /// What a new object begins with, whatever the request says.
-pub(crate) fn begin(kind: Builtin, object: &mut Value) {
+pub(crate) fn begin(kind: Builtin, object: &mut Value, now: &str) {
     match kind {
         Builtin::Pod => {
             let class = quality_of_service(object);
@@ -114,15 +140,12 @@ pub(crate) fn begin(kind: Builtin, object: &mut Value) {
         }
         Builtin::PersistentVolumeClaim => {
             object::set(object, &["status"], json!({"phase": "Pending"}));
-            let finalizers = object::metadata(object).entry("finalizers").or_insert(json!([]));
-            if let Value::Array(list) = finalizers
-                && !list.iter().any(|one| one == "kubernetes.io/pvc-protection")
-            {
-                list.push("kubernetes.io/pvc-protection".into());
-            }
+            protect(object, "kubernetes.io/pvc-protection");
         }
         Builtin::PersistentVolume => {
-            object::set(object, &["status"], json!({"phase": "Pending"}));
+            let status = json!({"phase": "Pending", "lastPhaseTransitionTime": now});
+            object::set(object, &["status"], status);
+            protect(object, "kubernetes.io/pv-protection");
         }
         Builtin::Service => object::set(object, &["status"], json!({"loadBalancer": {}})),
         Builtin::Namespace => {

@@ -333,13 +333,10 @@ pub(crate) fn apply(
     for manager in &mut managers {
         manager.set = manager.set.difference(&removed);
     }
-    let unchanged = changed.is_empty() && removed.is_empty();
+    // What is applied is there already: the entry keeps its time, and a new one has none.
     let mut mine = mine;
-    if let Some(last) = last
-        && unchanged
-        && last.set == mine.set
-    {
-        mine.time = last.time;
+    if merged == *live {
+        mine.time = last.map(|last| last.time).unwrap_or_default();
     }
     managers.push(mine);
     write(&mut merged, managers);
@@ -380,4 +377,44 @@ pub(crate) fn same_but_times(left: &Value, right: &Value) -> bool {
         copy
     };
     left == right || timeless(left) == timeless(right)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manager(name: &str, apply: bool, time: &str) -> Manager {
+        Manager {
+            name: name.to_owned(),
+            apply,
+            api_version: "v1".to_owned(),
+            subresource: String::new(),
+            time: time.to_owned(),
+            set: FieldSet::parse(&json!({"f:data": {}})),
+        }
+    }
+
+    #[test]
+    fn entries_stand_by_operation_then_time_then_name() {
+        let mut object = json!({});
+        let (early, late) = ("2025-01-01T00:00:00Z", "2025-01-01T00:00:01Z");
+        write(
+            &mut object,
+            vec![
+                manager("a", false, late),
+                manager("d", false, ""),
+                manager("c", true, late),
+                manager("b", false, early),
+                manager("e", true, early),
+            ],
+        );
+        let names: Vec<&str> = object["metadata"]["managedFields"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| entry["manager"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, ["e", "c", "d", "b", "a"]);
+        assert!(object["metadata"]["managedFields"][2].get("time").is_none());
+    }
 }

@@ -263,4 +263,13 @@ mod tests {
             .unwrap();
         assert_eq!(object, json!({"a": {"c": 2, "d": {}}}));
     }
+
+    #[test]
+    fn what_a_strategic_patch_adds_comes_first() {
+        let metadata = |list: Value| json!({"metadata": {"finalizers": list}});
+        let merged = pod_patch(metadata(json!(["b"])), metadata(json!(["a"])));
+        assert_eq!(merged, metadata(json!(["b", "a"])));
+        let merged = pod_patch(metadata(json!(["b", "c"])), metadata(json!(["a", "c"])));
+        assert_eq!(merged, metadata(json!(["b", "a", "c"])));
+    }
 }

@@ -386,7 +386,11 @@ impl Selectors {
             .version(version)
             .map(|version| version.selectable_fields.as_slice())
             .unwrap_or_default();
-        let fields = FieldSelector::parse(fields, known)?;
+        let fields = if resource.builtin.is_some() {
+            FieldSelector::parse_builtin(fields, known)?
+        } else {
+            FieldSelector::parse(fields, known)?
+        };
         Ok(Self { labels: LabelSelector::parse(labels)?, fields })
     }
 

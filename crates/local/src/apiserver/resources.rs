@@ -160,14 +160,14 @@ impl ApiServer {
         self.settle(revision).await?;
         let mut metadata = json!({"resourceVersion": page.revision.to_string()});
         let token = page.continuation.as_deref().map(encode_continue).unwrap_or_default();
+        let form = Form::of(&request.headers, &request.parameters);
         // Lists of custom resources have the field even where there is no next page.
-        if !token.is_empty() || resource.builtin.is_none() {
+        if !token.is_empty() || resource.builtin.is_none() && form == Form::Whole {
             metadata["continue"] = token.into();
         }
         if let Some(remaining) = page.remaining {
             metadata["remainingItemCount"] = remaining.into();
         }
-        let form = Form::of(&request.headers, &request.parameters);
         let version = &place.resource.version;
         let list = form.list(&resource, version, page.items, metadata, (self.inner.clock)());
         Ok(answer::json(StatusCode::OK, &list))

@@ -156,7 +156,9 @@ impl Store {
         let Some(text) = options.resource_version.as_deref().filter(|text| !text.is_empty()) else {
             return Ok((self.revision, None));
         };
-        let wanted = parse_revision(text)?;
+        let wanted = parse_revision(text).map_err(|refusal| {
+            Refusal::BadRequest(format!("invalid resource version: {refusal}"))
+        })?;
         if wanted > self.revision {
             return Err(Refusal::TooLargeVersion { wanted, current: self.revision });
         }

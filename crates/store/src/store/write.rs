@@ -272,6 +272,10 @@ impl Store {
         }
         Self::complete(resource, &mut revision.new, Some(&revision.old));
         isolate_status(&mut revision);
+        if resource.builtin == Some(Builtin::PersistentVolume) {
+            let now = identity::time(moment.now);
+            crate::defaults::date_phase(&mut revision.new, &revision.old, &now);
+        }
         count_generation(&mut revision);
         self.check(resource, target, &revision.new, Some(&revision.old))?;
         let place = key(resource, target.namespace, target.name);
@@ -361,7 +365,7 @@ fn begin(
         object::remove(object::members(object), "status");
     }
     if let Some(kind) = resource.builtin {
-        crate::defaults::begin(kind, object);
+        crate::defaults::begin(kind, object, &identity::time(moment.now));
         if kind == Builtin::CustomResourceDefinition {
             crate::definition::complete(object, moment);
         }
