@@ -184,7 +184,7 @@ fn words(text: &str) -> String {
         .join(" ")
 }
 
-/// Ages of a second or two are equal.
+/// Ages of a second or two are equal, and so is what a server chooses by chance.
 fn mask_ages(cells: &mut Value) {
     for cell in cells.as_array_mut().into_iter().flatten() {
         let age = cell.as_str().is_some_and(|text| {
@@ -193,8 +193,14 @@ fn mask_ages(cells: &mut Value) {
                 && text[..text.len() - 1].chars().all(|c| c.is_ascii_digit())
         });
         let time = cell.as_str().is_some_and(|text| text.len() == 20 && text.ends_with('Z'));
+        // The script's one generated name, and addresses that the server chooses.
+        let chosen = cell.as_str().is_some_and(|text| {
+            text.starts_with("gen-") || text.parse::<std::net::Ipv4Addr>().is_ok()
+        });
         if age || time {
             *cell = "<age>".into();
+        } else if chosen {
+            *cell = "<chosen>".into();
         }
     }
 }

@@ -46,7 +46,7 @@ pub fn lists() -> Vec<Step> {
 pub fn watches() -> Vec<Step> {
     use Verb::{Delete, Get, Merge, Post, Watch};
     let watch = |name, query: &str| {
-        step(name, Watch, &format!("~/configmaps?watch=true&timeoutSeconds=1&{query}"), Value::Null)
+        step(name, Watch, &format!("~/configmaps?watch=true&timeoutSeconds=3&{query}"), Value::Null)
     };
     vec![
         step("where to begin", Get, "~/configmaps?limit=1", Value::Null).keep("start", VERSION),
