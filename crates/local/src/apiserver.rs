@@ -17,6 +17,7 @@ mod identity;
 mod journal;
 mod logs;
 mod plain;
+mod protobuf;
 mod request;
 mod resources;
 mod serve;

@@ -4,7 +4,8 @@ use kube_cel::{RootContext, Validator};
 use serde_json::Value;
 
 use crate::{
-    Cause, FieldValidation, Refusal, ResourceType, Target, WriteOptions, event, object, schema,
+    Cause, FieldValidation, Refusal, ResourceType, Subresource, Target, WriteOptions, event,
+    object, registry::ScalePaths, schema,
 };
 
 mod values;
@@ -64,19 +65,23 @@ pub(crate) fn configuration(
             target.name
         )));
     }
+    let refuse = |problem: &str| {
+        Refusal::Plain(format!(
+            "failed to create typed patch object ({}/{}; {}/{}, Kind={}): {problem}",
+            object::namespace(&body),
+            object::name(&body),
+            resource.group,
+            target.resource.version,
+            resource.kind,
+        ))
+    };
     if let Some(problem) = mistyped(&version.schema, &body, &resource.kind) {
-        return Err(Refusal::Internal(format!("failed to create typed patch object: {problem}")));
+        return Err(refuse(&problem));
     }
     let mut unknown = Vec::new();
-    prune(&version.schema, &mut body, "", &mut unknown);
+    prune(&version.schema, &mut body.clone(), "", &mut unknown);
     if let Some(path) = unknown.first() {
-        return Err(Refusal::Internal(format!(
-            "failed to create typed patch object ({}/{}; {}, Kind={}): .{path}: field not declared in schema",
-            target.namespace,
-            target.name,
-            resource.api_version(&target.resource.version),
-            resource.kind,
-        )));
+        return Err(refuse(&format!(".{path}: field not declared in schema")));
     }
     let metadata = object::metadata(&mut body);
     metadata.insert("name".into(), target.name.into());
@@ -280,18 +285,31 @@ pub(crate) fn default(declared: &Value, value: &mut Value) {
 /// The rules of values: the schema's for custom resources, Kubernetes' own for built-in kinds.
 pub(crate) fn check(
     resource: &ResourceType,
-    version: &str,
+    target: &Target<'_>,
     object: &Value,
     old: Option<&Value>,
     validator: &Validator,
 ) -> Vec<Cause> {
-    let Some(version) = resource.version(version) else { return Vec::new() };
+    let Some(version) = resource.version(&target.resource.version) else { return Vec::new() };
     if let Some(kind) = resource.builtin {
         return crate::rules::check(kind, object, old);
     }
-    let mut causes = values::check(&version.schema, object, old);
+    let schema = &version.schema;
+    let status = target.subresource == Subresource::Status;
+    let mut causes = if status {
+        values::check_status(schema, object, old)
+    } else {
+        values::check(schema, object, old)
+    };
+    if let Some(paths) = &version.scale {
+        causes.extend(scale_causes(paths, object, status));
+    }
+    // A list that was wrong before may stay so.
+    if old.is_none_or(|old| values::check_lists(schema, old).is_empty()) {
+        causes.extend(values::check_lists(schema, object));
+    }
     let Some(rules) = &version.rules else { return causes };
-    if !causes.is_empty() {
+    if causes.iter().any(blocks_rules) {
         causes.push(Cause::invalid(
             "<nil>",
             "null",
@@ -307,14 +325,78 @@ pub(crate) fn check(
     let refused =
         validator.validate_compiled_with_context(rules, object, old, Some(&context)).err();
     for error in refused.into_iter().flatten() {
-        causes.push(rule_cause(&version.schema, object, &error));
+        causes.push(rule_cause(schema, &error));
     }
     causes
 }
 
-fn rule_cause(schema: &Value, object: &Value, error: &kube_cel::ValidationError) -> Cause {
+/// Whether rules would meet values that they cannot be run on.
+fn blocks_rules(cause: &Cause) -> bool {
+    matches!(
+        cause.reason,
+        "FieldValueNotSupported"
+            | "FieldValueRequired"
+            | "FieldValueTooLong"
+            | "FieldValueTooMany"
+            | "FieldValueTypeInvalid"
+    )
+}
+
+/// What the paths of the scale subresource must lead to, whatever the schema says.
+fn scale_causes(paths: &ScalePaths, object: &Value, status: bool) -> Vec<Cause> {
+    let mut numbers = vec![&paths.status_replicas];
+    if !status {
+        numbers.insert(0, &paths.spec_replicas);
+    }
+    let found = |path: &str| {
+        let fields: Vec<&str> = path.split('.').filter(|field| !field.is_empty()).collect();
+        object::at(object, &fields).clone()
+    };
+    let mistyped = |path: &str, value: &Value, zero: &str, wanted: &str| {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let actual = match value {
+            Value::Number(_) if value.is_i64() => "int64",
+            Value::Number(_) => "float64",
+            Value::Object(_) => "map[string]interface {}",
+            Value::Array(_) => "[]interface {}",
+            other => json_type(other),
+        };
+        let detail =
+            format!("{path} accessor error: {text} is of the type {actual}, expected {wanted}");
+        Cause::invalid(path, zero, &detail)
+    };
+    let mut causes = Vec::new();
+    for path in numbers {
+        let value = found(path);
+        match value.as_i64() {
+            None if value.is_null() => {}
+            None => causes.push(mistyped(path, &value, "0", "int64")),
+            Some(count) if count < 0 => causes.push(Cause::invalid(
+                path,
+                &count.to_string(),
+                "should be a non-negative integer",
+            )),
+            Some(count) if count > i64::from(i32::MAX) => causes.push(Cause::invalid(
+                path,
+                &count.to_string(),
+                &format!("should be less than or equal to {}", i32::MAX),
+            )),
+            Some(_) => {}
+        }
+    }
+    if let Some(path) = &paths.label_selector {
+        let value = found(path);
+        if !value.is_null() && !value.is_string() {
+            causes.push(mistyped(path, &value, "\"\"", "string"));
+        }
+    }
+    causes
+}
+
+/// A broken rule. The value that it repeats is the type of what the rule stands at.
+fn rule_cause(schema: &Value, error: &kube_cel::ValidationError) -> Cause {
     let field = error.field_path.clone();
-    let shown = values::shown_at(schema, object, &field);
+    let shown = format!("{:?}", values::type_of_rule(schema, &field, &error.rule));
     match error.reason.as_deref() {
         Some("FieldValueForbidden") => Cause::forbidden(field, &error.message),
         Some("FieldValueRequired") => Cause::required(field, &error.message),

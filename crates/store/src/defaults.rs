@@ -1,5 +1,6 @@
-//! What kube-apiserver fills into built-in objects: defaults of their versions and what its
-//! admission adds.
+//! What kube-apiserver fills into built-in objects: first the defaults of their versions, then
+//! what its admission and the rules of the kind add. Only the first belong to somebody in
+//! managedFields.
 
 use serde_json::{Value, json};
 
@@ -18,6 +19,9 @@ pub(crate) fn fill(kind: Builtin, object: &mut Value) {
             object::set_default(object, &["spec", "volumeMode"], "Filesystem".into());
             let policy = "Retain".into();
             object::set_default(object, &["spec", "persistentVolumeReclaimPolicy"], policy);
+            if object["spec"]["hostPath"].is_object() {
+                object::set_default(object, &["spec", "hostPath", "type"], "".into());
+            }
         }
         Builtin::Service => service(object),
         Builtin::Secret => secret(object),
@@ -27,9 +31,9 @@ pub(crate) fn fill(kind: Builtin, object: &mut Value) {
             object::set_default(object, &["reclaimPolicy"], "Delete".into());
             object::set_default(object, &["volumeBindingMode"], "Immediate".into());
         }
+        Builtin::Event => event(object),
         Builtin::ConfigMap
         | Builtin::ServiceAccount
-        | Builtin::Event
         | Builtin::Node
         | Builtin::Lease
         | Builtin::PodDisruptionBudget
@@ -39,8 +43,95 @@ pub(crate) fn fill(kind: Builtin, object: &mut Value) {
     }
 }
 
+/// What admission and the rules of the kind add on every write.
+pub(crate) fn admit(kind: Builtin, object: &mut Value) {
+    let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) else { return };
+    match kind {
+        Builtin::Pod => {
+            object::set_default(spec, &["priority"], 0.into());
+            object::set_default(spec, &["preemptionPolicy"], "PreemptLowerPriority".into());
+            tolerations(spec);
+        }
+        Builtin::Service => families(spec),
+        Builtin::Namespace
+        | Builtin::PersistentVolumeClaim
+        | Builtin::PersistentVolume
+        | Builtin::Secret
+        | Builtin::ConfigMap
+        | Builtin::ServiceAccount
+        | Builtin::Event
+        | Builtin::Node
+        | Builtin::Lease
+        | Builtin::EndpointSlice
+        | Builtin::PodDisruptionBudget
+        | Builtin::Role
+        | Builtin::RoleBinding
+        | Builtin::ClusterRole
+        | Builtin::ClusterRoleBinding
+        | Builtin::StorageClass
+        | Builtin::CustomResourceDefinition => {}
+    }
+}
+
+/// IP families of a cluster that has IPv4 alone.
+fn families(spec: &mut Value) {
+    if spec["type"] == "ExternalName" {
+        return;
+    }
+    let headless = spec["clusterIP"] == "None";
+    let selects = spec["selector"].as_object().is_some_and(|selector| !selector.is_empty());
+    // Nothing gives addresses to such a service, so it may have those of both families.
+    if headless && !selects {
+        object::set_default(spec, &["ipFamilyPolicy"], "RequireDualStack".into());
+        let both = spec["ipFamilyPolicy"] != "SingleStack";
+        let families = if both { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) };
+        object::set_default(spec, &["ipFamilies"], families);
+    }
+    object::set_default(spec, &["ipFamilyPolicy"], "SingleStack".into());
+    object::set_default(spec, &["ipFamilies"], json!(["IPv4"]));
+    if headless {
+        object::set_default(spec, &["clusterIPs"], json!(["None"]));
+    }
+}
+
+/// Fields that Go writes for an Event though nobody has set them.
+fn event(object: &mut Value) {
+    for field in ["firstTimestamp", "lastTimestamp", "eventTime"] {
+        object::members(object).entry(field).or_insert(Value::Null);
+    }
+    for field in ["involvedObject", "source"] {
+        object::set_default(object, &[field], json!({}));
+    }
+    for field in ["reportingComponent", "reportingInstance"] {
+        object::set_default(object, &[field], "".into());
+    }
+}
+
+/// Protects an object in use from its deletion.
+fn protect(object: &mut Value, finalizer: &str) {
+    let finalizers = object::metadata(object).entry("finalizers").or_insert(json!([]));
+    if let Value::Array(list) = finalizers
+        && !list.iter().any(|one| one == finalizer)
+    {
+        list.push(finalizer.into());
+    }
+}
+
+/// When a volume came into its phase: now where a write of its status changed it and does not say.
+pub(crate) fn date_phase(volume: &mut Value, old: &Value, now: &str) {
+    const TIME: &str = "lastPhaseTransitionTime";
+    let (before, given) = (old["status"][TIME].clone(), volume["status"][TIME].clone());
+    if old["status"]["phase"] == volume["status"]["phase"] {
+        if given.is_null() && !before.is_null() {
+            object::set(volume, &["status", TIME], before);
+        }
+    } else if given.is_null() || given == before {
+        object::set(volume, &["status", TIME], now.into());
+    }
+}
+
 /// What a new object begins with, whatever the request says.
-pub(crate) fn begin(kind: Builtin, object: &mut Value) {
+pub(crate) fn begin(kind: Builtin, object: &mut Value, now: &str) {
     match kind {
         Builtin::Pod => {
             let class = quality_of_service(object);
@@ -49,15 +140,12 @@ pub(crate) fn begin(kind: Builtin, object: &mut Value) {
         }
         Builtin::PersistentVolumeClaim => {
             object::set(object, &["status"], json!({"phase": "Pending"}));
-            let finalizers = object::metadata(object).entry("finalizers").or_insert(json!([]));
-            if let Value::Array(list) = finalizers
-                && !list.iter().any(|one| one == "kubernetes.io/pvc-protection")
-            {
-                list.push("kubernetes.io/pvc-protection".into());
-            }
+            protect(object, "kubernetes.io/pvc-protection");
         }
         Builtin::PersistentVolume => {
-            object::set(object, &["status"], json!({"phase": "Pending"}));
+            let status = json!({"phase": "Pending", "lastPhaseTransitionTime": now});
+            object::set(object, &["status"], status);
+            protect(object, "kubernetes.io/pv-protection");
         }
         Builtin::Service => object::set(object, &["status"], json!({"loadBalancer": {}})),
         Builtin::Namespace => {
@@ -140,16 +228,12 @@ fn service(object: &mut Value) {
         let number = port["port"].clone();
         object::set_default(port, &["targetPort"], number);
     }
-    if spec["type"] != "ExternalName" {
-        object::set_default(spec, &["ipFamilies"], json!(["IPv4"]));
-        object::set_default(spec, &["ipFamilyPolicy"], "SingleStack".into());
-    }
-    if spec["clusterIP"] == "None" {
-        object::set_default(spec, &["clusterIPs"], json!(["None"]));
-    }
 }
 
 fn endpoint_slice(object: &mut Value) {
+    for endpoint in object::items_mut(object, &["endpoints"]) {
+        object::set_default(endpoint, &["conditions"], json!({}));
+    }
     for port in object::items_mut(object, &["ports"]) {
         object::set_default(port, &["name"], "".into());
         object::set_default(port, &["protocol"], "TCP".into());
@@ -174,8 +258,6 @@ fn pod(object: &mut Value) {
         ("terminationGracePeriodSeconds", json!(30)),
         ("securityContext", json!({})),
         ("enableServiceLinks", json!(true)),
-        ("priority", json!(0)),
-        ("preemptionPolicy", json!("PreemptLowerPriority")),
     ] {
         object::set_default(spec, &[field], value);
     }
@@ -183,7 +265,6 @@ fn pod(object: &mut Value) {
     if account.is_string() {
         object::set(spec, &["serviceAccount"], account);
     }
-    tolerations(spec);
     for list in ["initContainers", "containers"] {
         object::items_mut(spec, &[list]).for_each(container);
     }

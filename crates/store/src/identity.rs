@@ -114,13 +114,11 @@ pub(crate) fn check(resource: &ResourceType, object: &Value, old: Option<&Value>
             causes.push(Cause::invalid("metadata.finalizers", &quoted(&finalizer), QUALIFIED));
         }
     }
-    for (index, owner) in
-        object["metadata"]["ownerReferences"].as_array().into_iter().flatten().enumerate()
-    {
+    for owner in object["metadata"]["ownerReferences"].as_array().into_iter().flatten() {
         for field in ["apiVersion", "kind", "name", "uid"] {
             if owner[field].as_str().is_none_or(str::is_empty) {
                 causes.push(Cause::invalid(
-                    format!("metadata.ownerReferences[{index}].{field}"),
+                    format!("metadata.ownerReferences.{field}"),
                     "\"\"",
                     &format!(
                         "{} must not be empty",

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
-    Cause, Refusal, ResourceType, Subresource, builtin::Builtin, fields::FieldSet, identity,
-    object, typed,
+    Cause, Refusal, ResourceType, Subresource, builtin::Builtin, event, fields::FieldSet, identity,
+    object, typed, typed::Comparison,
 };
 
 /// One entry of managedFields.
@@ -66,6 +66,7 @@ impl Manager {
     }
 }
 
+/// The entries of an object; their fields have the names under which the object is kept.
 fn read(object: &Value) -> Vec<Manager> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     object["metadata"]["managedFields"]
@@ -78,7 +79,7 @@ fn read(object: &Value) -> Vec<Manager> {
             api_version: text(&entry["apiVersion"]),
             subresource: text(&entry["subresource"]),
             time: text(&entry["time"]),
-            set: FieldSet::parse(&entry["fieldsV1"]),
+            set: event::kept_fields(&text(&entry["apiVersion"]), &entry["fieldsV1"]),
         })
         .collect()
 }
@@ -104,10 +105,12 @@ fn write(object: &mut Value, mut managers: Vec<Manager>) {
                 "manager": manager.name,
                 "operation": if manager.apply { "Apply" } else { "Update" },
                 "apiVersion": manager.api_version,
-                "time": manager.time,
                 "fieldsType": "FieldsV1",
-                "fieldsV1": manager.set.to_value(),
+                "fieldsV1": event::shown_fields(&manager.api_version, manager.set.to_value()),
             });
+            if !manager.time.is_empty() {
+                entry["time"] = manager.time.as_str().into();
+            }
             if !manager.subresource.is_empty() {
                 entry["subresource"] = manager.subresource.as_str().into();
             }
@@ -143,6 +146,43 @@ fn strip(set: &mut FieldSet) {
     }
     let whole = FieldSet::parse(&json!({"f:metadata": {}}));
     *set = set.difference(&whole);
+}
+
+/// Fields that a path of requests never changes, whatever a request says: nobody gets them by it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reset(&'static [&'static [&'static str]]);
+
+impl Reset {
+    /// The fields of a resource's own path or of its status'.
+    pub fn of(resource: &ResourceType, has_status: bool, subresource: Subresource) -> Self {
+        match subresource {
+            Subresource::None | Subresource::Scale if has_status => Self(&[&["f:status"]]),
+            Subresource::None | Subresource::Scale => Self(&[]),
+            Subresource::Status => match resource.builtin {
+                Some(Builtin::Pod) => Self(&[
+                    &["f:spec"],
+                    &["f:metadata", "f:deletionTimestamp"],
+                    &["f:metadata", "f:ownerReferences"],
+                ]),
+                Some(Builtin::CustomResourceDefinition) => Self(&[&["f:spec"], &["f:metadata"]]),
+                Some(_) | None => Self(&[&["f:spec"]]),
+            },
+        }
+    }
+
+    fn filter(self, set: &mut FieldSet) {
+        self.0.iter().for_each(|path| set.remove_below(path));
+    }
+}
+
+/// What a write changed and removed, without the server's own fields.
+fn changes(comparison: &Comparison, reset: Reset) -> (FieldSet, FieldSet) {
+    let (mut changed, mut removed) = (comparison.changed(), comparison.removed.clone());
+    for set in [&mut changed, &mut removed] {
+        strip(set);
+        reset.filter(set);
+    }
+    (changed, removed)
 }
 
 /// What an object of Go's zero value has in JSON: fields that are there before anybody set them.
@@ -185,21 +225,27 @@ pub(crate) fn record(
     schema: &Value,
     old: Option<&Value>,
     new: &mut Value,
+    reset: Reset,
     writer: &Writer<'_>,
 ) {
-    // An update that carries one empty entry resets the list; one that carries entries replaces
-    // it, which is how kubectl hands fields from one manager to another.
-    let given = &new["metadata"]["managedFields"];
-    let reset = given
-        .as_array()
-        .is_some_and(|list| matches!(list.as_slice(), [Value::Object(one)] if one.is_empty()));
-    let sent = read(new);
+    // An update that carries an empty list or one empty entry resets the list; one that carries
+    // entries replaces it, which is how kubectl hands fields from one manager to another.
+    let discards =
+        new["metadata"]["managedFields"].as_array().is_some_and(|list| match list.as_slice() {
+            [] => true,
+            [Value::Object(one)] => one.is_empty(),
+            _ => false,
+        });
+    let sent = if writer.subresource == Subresource::None { read(new) } else { Vec::new() };
     let mut managers = match old {
-        Some(_) if reset => Vec::new(),
-        Some(old) if sent.is_empty() || writer.subresource != Subresource::None => read(old),
-        Some(_) => sent,
-        None => Vec::new(),
+        Some(_) if discards => Vec::new(),
+        Some(old) if sent.is_empty() => read(old),
+        Some(_) | None => sent,
     };
+    // Nobody is known to manage anything: it stays so until something is applied.
+    if old.is_some() && managers.is_empty() {
+        return write(new, managers);
+    }
     let zero_value;
     let before = match old {
         Some(old) => old,
@@ -208,11 +254,7 @@ pub(crate) fn record(
             &zero_value
         }
     };
-    let comparison = typed::compare(schema, before, new);
-    let mut changed = comparison.changed();
-    strip(&mut changed);
-    let mut removed = comparison.removed.clone();
-    strip(&mut removed);
+    let (changed, removed) = changes(&typed::compare(schema, before, new), reset);
     for manager in &mut managers {
         manager.set = manager.set.difference(&changed).difference(&removed);
     }
@@ -229,25 +271,45 @@ pub(crate) fn record(
     write(new, managers);
 }
 
+/// Records that a new scale was written: the path of its replicas is the writer's alone. Such an
+/// entry has no time of its own.
+pub(crate) fn record_scale(new: &mut Value, path: &[&str], writer: &Writer<'_>) {
+    let steps: Vec<String> = path.iter().map(|field| format!("f:{field}")).collect();
+    let mut replicas = FieldSet::default();
+    replicas.insert(&steps);
+    let mine = Manager { time: String::new(), ..writer.entry(false, replicas.clone()) };
+    let mut managers = read(new);
+    let owned = managers.iter().any(|manager| manager.is(&mine));
+    for manager in managers.iter_mut().filter(|manager| !manager.is(&mine)) {
+        manager.set = manager.set.difference(&replicas);
+    }
+    if !owned {
+        managers.push(mine);
+    }
+    write(new, managers);
+}
+
 /// Applies a configuration: server-side apply.
 pub(crate) fn apply(
+    resource: &ResourceType,
     schema: &Value,
     live: &Value,
     config: &Value,
     force: bool,
-    has_status: bool,
+    reset: Reset,
     writer: &Writer<'_>,
 ) -> Result<Value, Refusal> {
     let mut set = typed::field_set(schema, config);
     strip(&mut set);
-    match writer.subresource {
-        Subresource::Status => set.retain_first(&["f:status", "f:metadata"]),
-        Subresource::None | Subresource::Scale if has_status => set.remove_below(&["f:status"]),
-        Subresource::None | Subresource::Scale => {}
-    }
+    reset.filter(&mut set);
     let mut merged = live.clone();
     typed::merge(schema, &mut merged, config);
     let mut managers = read(live);
+    if managers.is_empty() && !object::uid(live).is_empty() {
+        let (present, _) = changes(&typed::compare(schema, &zero(resource), live), reset);
+        let before = Writer { name: "before-first-apply", ..*writer };
+        managers.push(before.entry(false, present));
+    }
     let mine = writer.entry(true, set);
     let last = managers.iter().position(|manager| manager.is(&mine)).map(|at| managers.remove(at));
     if let Some(last) = &last {
@@ -255,9 +317,7 @@ pub(crate) fn apply(
         let gone = last.set.with_parents().difference(&kept.with_parents());
         typed::remove(schema, &mut merged, &gone);
     }
-    let comparison = typed::compare(schema, live, &merged);
-    let mut changed = comparison.changed();
-    strip(&mut changed);
+    let (changed, removed) = changes(&typed::compare(schema, live, &merged), reset);
     let conflicts: Vec<(usize, FieldSet)> = managers
         .iter()
         .enumerate()
@@ -270,18 +330,13 @@ pub(crate) fn apply(
     for (index, taken) in conflicts {
         managers[index].set = managers[index].set.difference(&taken);
     }
-    let mut removed = comparison.removed;
-    strip(&mut removed);
     for manager in &mut managers {
         manager.set = manager.set.difference(&removed);
     }
-    let unchanged = changed.is_empty() && removed.is_empty();
+    // What is applied is there already: the entry keeps its time, and a new one has none.
     let mut mine = mine;
-    if let Some(last) = last
-        && unchanged
-        && last.set == mine.set
-    {
-        mine.time = last.time;
+    if merged == *live {
+        mine.time = last.map(|last| last.time).unwrap_or_default();
     }
     managers.push(mine);
     write(&mut merged, managers);
@@ -322,4 +377,44 @@ pub(crate) fn same_but_times(left: &Value, right: &Value) -> bool {
         copy
     };
     left == right || timeless(left) == timeless(right)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manager(name: &str, apply: bool, time: &str) -> Manager {
+        Manager {
+            name: name.to_owned(),
+            apply,
+            api_version: "v1".to_owned(),
+            subresource: String::new(),
+            time: time.to_owned(),
+            set: FieldSet::parse(&json!({"f:data": {}})),
+        }
+    }
+
+    #[test]
+    fn entries_stand_by_operation_then_time_then_name() {
+        let mut object = json!({});
+        let (early, late) = ("2025-01-01T00:00:00Z", "2025-01-01T00:00:01Z");
+        write(
+            &mut object,
+            vec![
+                manager("a", false, late),
+                manager("d", false, ""),
+                manager("c", true, late),
+                manager("b", false, early),
+                manager("e", true, early),
+            ],
+        );
+        let names: Vec<&str> = object["metadata"]["managedFields"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| entry["manager"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, ["e", "c", "d", "b", "a"]);
+        assert!(object["metadata"]["managedFields"][2].get("time").is_none());
+    }
 }

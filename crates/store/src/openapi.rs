@@ -134,12 +134,14 @@ fn add_paths(
         operation(resource, version, name, action, writes, types)
     };
     let json = &["application/json"][..];
-    let patches = &[
+    let all = &[
         "application/apply-patch+yaml",
         "application/json-patch+json",
         "application/merge-patch+json",
         "application/strategic-merge-patch+json",
     ][..];
+    // kubectl sends the strategic patch to every kind whose document names it.
+    let patches = if resource.builtin.is_some() { all } else { &all[..3] };
     paths.insert(
         list,
         json!({"get": operation("list", false, &[]), "post": operation("post", true, json)}),

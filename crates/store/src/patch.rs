@@ -92,6 +92,7 @@ fn strategic(target: &mut Value, patch: &Value, declared: &Value) -> Result<(), 
     }
     let schema = schema::resolve(declared);
     let members = object::members(target);
+    let originals = members.clone();
     if let Some(Value::Array(retained)) = changes.get(RETAIN_KEYS) {
         members.retain(|field, _| retained.iter().any(|kept| kept == field));
     }
@@ -114,7 +115,7 @@ fn strategic(target: &mut Value, patch: &Value, declared: &Value) -> Result<(), 
             }
         }
     }
-    order_lists(members, changes, schema);
+    order_lists(members, &originals, changes, schema);
     Ok(())
 }
 
@@ -139,12 +140,14 @@ fn merge_list(slot: &mut Value, items: &[Value], declared: &Value) -> Result<(),
         *slot = Value::Array(Vec::new());
     }
     let Value::Array(present) = slot else { return Ok(()) };
+    let original = present.clone();
     let Some(merge_key) = declared["x-kubernetes-patch-merge-key"].as_str() else {
         for item in items {
             if !present.contains(item) {
                 present.push(item.clone());
             }
         }
+        arrange(present, items, &original, None);
         return Ok(());
     };
     for item in items {
@@ -164,11 +167,17 @@ fn merge_list(slot: &mut Value, items: &[Value], declared: &Value) -> Result<(),
             present.push(one);
         }
     }
+    arrange(present, items, &original, Some(merge_key));
     Ok(())
 }
 
-/// `$setElementOrder/<list>`: listed items stand in that order, others keep their place.
-fn order_lists(members: &mut object::Members, changes: &object::Members, schema: &Value) {
+/// `$setElementOrder/<list>`: listed items stand in that order.
+fn order_lists(
+    members: &mut object::Members,
+    originals: &object::Members,
+    changes: &object::Members,
+    schema: &Value,
+) {
     for (directive, order) in changes {
         let Some(field) = directive.strip_prefix(SET_ORDER) else { continue };
         let (Some(order), Some(Value::Array(items))) = (order.as_array(), members.get_mut(field))
@@ -177,24 +186,34 @@ fn order_lists(members: &mut object::Members, changes: &object::Members, schema:
         };
         let key = schema::member(schema, field)
             .and_then(|list| list["x-kubernetes-patch-merge-key"].as_str());
-        let rank = |item: &Value| {
-            order.iter().position(|wanted| match key {
-                Some(key) => wanted[key] == item[key],
-                None => wanted == item,
-            })
-        };
-        let mut listed: Vec<Value> =
-            items.iter().filter(|item| rank(item).is_some()).cloned().collect();
-        listed.sort_by_key(&rank);
-        let mut listed = listed.into_iter();
-        for item in items.iter_mut() {
-            if rank(item).is_some()
-                && let Some(next) = listed.next()
-            {
-                *item = next;
-            }
-        }
+        let original = originals.get(field).and_then(Value::as_array);
+        arrange(items, order, original.map(Vec::as_slice).unwrap_or_default(), key);
     }
+}
+
+/// Puts the items of a merged list in order: those that the patch names as it names them, the
+/// others between them, each only before those that it stood before in the original.
+fn arrange(merged: &mut Vec<Value>, order: &[Value], original: &[Value], key: Option<&str>) {
+    let place = |list: &[Value], item: &Value| {
+        list.iter().position(|one| match key {
+            Some(key) => one[key] == item[key],
+            None => one == item,
+        })
+    };
+    let (mut named, mut others): (Vec<Value>, Vec<Value>) =
+        std::mem::take(merged).into_iter().partition(|item| place(order, item).is_some());
+    named.sort_by_key(|item| place(order, item));
+    others.sort_by_key(|item| place(original, item));
+    let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
+    while let (Some(one), Some(other)) = (named.peek(), others.peek()) {
+        let before = match (place(original, other), place(original, one)) {
+            (Some(other), Some(one)) => other < one,
+            _ => false,
+        };
+        merged.extend(if before { others.next() } else { named.next() });
+    }
+    merged.extend(named);
+    merged.extend(others);
 }
 
 #[cfg(test)]
@@ -243,5 +262,14 @@ mod tests {
             .apply(&mut object, &Value::Null)
             .unwrap();
         assert_eq!(object, json!({"a": {"c": 2, "d": {}}}));
+    }
+
+    #[test]
+    fn what_a_strategic_patch_adds_comes_first() {
+        let metadata = |list: Value| json!({"metadata": {"finalizers": list}});
+        let merged = pod_patch(metadata(json!(["b"])), metadata(json!(["a"])));
+        assert_eq!(merged, metadata(json!(["b", "a"])));
+        let merged = pod_patch(metadata(json!(["b", "c"])), metadata(json!(["a", "c"])));
+        assert_eq!(merged, metadata(json!(["b", "a", "c"])));
     }
 }

@@ -171,6 +171,29 @@ impl FieldSelector {
     /// # Errors
     /// Refuses a field that the resource cannot be selected by.
     pub fn parse(text: &str, known: &[String]) -> Result<Self, Refusal> {
+        Self::parse_or(text, known, |field| format!("field label not supported: {field}"))
+    }
+
+    /// The same for a built-in kind, of which only those with fields of their own say it so.
+    ///
+    /// # Errors
+    /// Refuses a field that the resource cannot be selected by.
+    pub fn parse_builtin(text: &str, known: &[String]) -> Result<Self, Refusal> {
+        if !known.is_empty() {
+            return Self::parse(text, known);
+        }
+        Self::parse_or(text, known, |field| {
+            format!(
+                "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+            )
+        })
+    }
+
+    fn parse_or(
+        text: &str,
+        known: &[String],
+        unknown: impl Fn(&str) -> String,
+    ) -> Result<Self, Refusal> {
         let mut terms = Vec::new();
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let (field, value, equal) = if let Some((field, value)) = part.split_once("!=") {
@@ -187,7 +210,7 @@ impl FieldSelector {
             let supported = matches!(field, "metadata.name" | "metadata.namespace")
                 || known.iter().any(|one| one == field);
             if !supported {
-                return Err(Refusal::BadRequest(format!("field label not supported: {field}")));
+                return Err(Refusal::BadRequest(unknown(field)));
             }
             terms.push((field.to_owned(), value.replace("\\,", ","), equal));
         }

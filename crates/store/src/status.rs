@@ -145,6 +145,14 @@ pub enum Refusal {
         /// Why.
         detail: String,
     },
+    /// Nothing new can be made in a namespace that is going.
+    #[error("{} {:?} is forbidden: unable to create new content in namespace {namespace} because it is being terminated", .subject.qualified(), .subject.name)]
+    NamespaceTerminating {
+        /// Object.
+        subject: Subject,
+        /// Namespace.
+        namespace: String,
+    },
     /// The wanted resourceVersion is no longer known.
     #[error("{0}")]
     Expired(String),
@@ -174,6 +182,9 @@ pub enum Refusal {
     /// A failure on the server's side.
     #[error("Internal error occurred: {0}")]
     Internal(String),
+    /// A failure that kube-apiserver has no reason for: its words alone, with the code 500.
+    #[error("{0}")]
+    Plain(String),
 }
 
 fn plural(count: usize) -> &'static str {
@@ -198,25 +209,25 @@ impl Refusal {
         match self {
             Self::BadRequest(_) => 400,
             Self::Unauthorized => 401,
-            Self::Forbidden { .. } => 403,
+            Self::Forbidden { .. } | Self::NamespaceTerminating { .. } => 403,
             Self::NotFound(_) | Self::NoResource => 404,
             Self::MethodNotAllowed => 405,
             Self::AlreadyExists(_) | Self::Conflict { .. } | Self::ApplyConflict { .. } => 409,
             Self::Expired(_) | Self::Gone(_) => 410,
             Self::UnsupportedMediaType(_) => 415,
             Self::Invalid { .. } | Self::Unprocessable(_) => 422,
-            Self::Internal(_) => 500,
+            Self::Internal(_) | Self::Plain(_) => 500,
             Self::TooLargeVersion { .. } => 504,
         }
     }
 
-    /// The machine-readable reason.
+    /// The machine-readable reason; empty where kube-apiserver gives none.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
             Self::BadRequest(_) => "BadRequest",
             Self::Unauthorized => "Unauthorized",
-            Self::Forbidden { .. } => "Forbidden",
+            Self::Forbidden { .. } | Self::NamespaceTerminating { .. } => "Forbidden",
             Self::NotFound(_) | Self::NoResource => "NotFound",
             Self::MethodNotAllowed => "MethodNotAllowed",
             Self::AlreadyExists(_) => "AlreadyExists",
@@ -226,6 +237,7 @@ impl Refusal {
             Self::UnsupportedMediaType(_) => "UnsupportedMediaType",
             Self::Invalid { .. } | Self::Unprocessable(_) => "Invalid",
             Self::Internal(_) => "InternalError",
+            Self::Plain(_) => "",
             Self::TooLargeVersion { .. } => "Timeout",
         }
     }
@@ -236,6 +248,14 @@ impl Refusal {
             | Self::AlreadyExists(subject)
             | Self::Conflict { subject, .. }
             | Self::Forbidden { subject, .. } => Some(details(subject, &[])),
+            Self::NamespaceTerminating { subject, namespace } => Some(details(
+                subject,
+                &[Cause {
+                    reason: "NamespaceTerminating",
+                    field: "metadata.namespace".to_owned(),
+                    message: format!("namespace {namespace} is being terminated"),
+                }],
+            )),
             Self::Invalid { subject, causes } => Some(details(subject, causes)),
             Self::ApplyConflict { causes, .. } => Some(details(&Subject::default(), causes)),
             Self::NoResource | Self::MethodNotAllowed | Self::Unprocessable(_) => Some(json!({})),
@@ -248,7 +268,8 @@ impl Refusal {
             | Self::Gone(_)
             | Self::UnsupportedMediaType(_)
             | Self::Unauthorized
-            | Self::Internal(_) => None,
+            | Self::Internal(_)
+            | Self::Plain(_) => None,
         }
     }
 
@@ -261,8 +282,10 @@ impl Refusal {
             "metadata": {},
             "status": "Failure",
             "message": self.to_string(),
-            "reason": self.reason(),
         });
+        if !self.reason().is_empty() {
+            status["reason"] = self.reason().into();
+        }
         if let Some(details) = self.details() {
             status["details"] = details;
         }

@@ -10,7 +10,9 @@ use kube_cel::Validator;
 use serde_json::Value;
 
 use crate::{
-    Refusal, Registry, ResourceId, ResourceType, object,
+    Refusal, Registry, ResourceId, ResourceType,
+    builtin::Builtin,
+    object,
     selector::{FieldSelector, LabelSelector},
     status::Subject,
 };
@@ -325,6 +327,26 @@ pub(crate) fn subject_kind(resource: &ResourceType, name: &str) -> Subject {
     Subject { group: resource.group.clone(), kind: resource.kind.clone(), name: name.to_owned() }
 }
 
+/// Why a write that names another uid is refused, in the words of kube-apiserver's storage.
+pub(crate) fn other_uid(
+    resource: &ResourceType,
+    namespace: &str,
+    name: &str,
+    (wanted, present): (&str, &str),
+) -> String {
+    let place = match resource.builtin {
+        Some(Builtin::Service) => "services/specs".to_owned(),
+        Some(Builtin::Node) => "minions".to_owned(),
+        Some(Builtin::Event) => "events".to_owned(),
+        Some(kind) if kind != Builtin::CustomResourceDefinition => resource.plural.clone(),
+        Some(_) | None => format!("{}/{}", resource.group, resource.plural),
+    };
+    let namespace = if resource.namespaced { format!("{namespace}/") } else { String::new() };
+    format!(
+        "StorageError: invalid object, Code: 4, Key: /registry/{place}/{namespace}{name}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {wanted}, UID in object meta: {present}"
+    )
+}
+
 pub(crate) fn has_status(resource: &ResourceType, target: &Target<'_>) -> bool {
     resource.version(&target.resource.version).is_some_and(|version| version.status)
 }
@@ -364,12 +386,11 @@ impl Selectors {
             .version(version)
             .map(|version| version.selectable_fields.as_slice())
             .unwrap_or_default();
-        let fields = FieldSelector::parse(fields, known).map_err(|refusal| {
-            Refusal::BadRequest(format!(
-                "Unable to find {:?} that match label selector {labels:?}, field selector {fields:?}: {refusal}",
-                qualified(resource, version)
-            ))
-        })?;
+        let fields = if resource.builtin.is_some() {
+            FieldSelector::parse_builtin(fields, known)?
+        } else {
+            FieldSelector::parse(fields, known)?
+        };
         Ok(Self { labels: LabelSelector::parse(labels)?, fields })
     }
 
@@ -382,8 +403,4 @@ impl Selectors {
     fn matches(&self, shown: &Value) -> bool {
         self.labels.matches(shown) && self.fields.matches(shown)
     }
-}
-
-fn qualified(resource: &ResourceType, version: &str) -> String {
-    format!("{}, Resource={}", resource.api_version(version), resource.plural)
 }

@@ -54,11 +54,38 @@ fn documents(step: &Step, text: &str) -> Value {
     } else {
         serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
     };
+    order_causes(&mut value);
     if step.compared == Compared::Reason {
         value = reason(&value);
+    } else if step.compared == Compared::Cells {
+        value = cells(&value);
     }
     normalise(&mut value);
     value
+}
+
+/// Causes in one order and each once. kube-apiserver walks Go's maps, whose order is random, and
+/// repeats a cause for each layer that looks at metadata. The message repeats the causes: of it only
+/// what stands around them is left.
+fn order_causes(status: &mut Value) {
+    let Some(causes) = status.pointer_mut("/details/causes").and_then(Value::as_array_mut) else {
+        return;
+    };
+    causes.sort_by_key(ToString::to_string);
+    causes.dedup();
+    let texts: Vec<String> = causes
+        .iter()
+        .map(|cause| {
+            let text = |field: &str| cause[field].as_str().unwrap_or_default().to_owned();
+            format!("{}: {}", text("field"), text("message"))
+        })
+        .collect();
+    if status["reason"] == "Invalid"
+        && let Some(message) = status["message"].as_str()
+    {
+        let rest = texts.iter().fold(message.to_owned(), |rest, text| rest.replacen(text, "…", 1));
+        status["message"] = rest.into();
+    }
 }
 
 /// Of a refusal: what programs look at, without the words.
@@ -73,6 +100,18 @@ fn reason(status: &Value) -> Value {
         "name": status["details"]["name"], "kind": status["details"]["kind"]})
 }
 
+/// Of a table: what kubectl prints. Descriptions of the columns of built-in kinds are prose that
+/// nothing reads.
+fn cells(table: &Value) -> Value {
+    let list = |field: &str| table[field].as_array().into_iter().flatten();
+    let columns: Vec<Value> = list("columnDefinitions")
+        .map(|column| serde_json::json!([column["name"], column["type"], column["priority"]]))
+        .collect();
+    let rows: Vec<Value> =
+        list("rows").map(|row| serde_json::json!({"cells": row["cells"]})).collect();
+    serde_json::json!({"kind": table["kind"], "columns": columns, "rows": rows})
+}
+
 const MASKED: &[&str] = &[
     "uid",
     "resourceVersion",
@@ -80,6 +119,7 @@ const MASKED: &[&str] = &[
     "deletionTimestamp",
     "time",
     "lastTransitionTime",
+    "lastPhaseTransitionTime",
     "continue",
     "clusterIP",
     "clusterIPs",
@@ -93,9 +133,13 @@ fn normalise(value: &mut Value) {
                 members.insert("name".into(), format!("{prefix}*").into());
             }
             for (field, inner) in members.iter_mut() {
+                // An empty text says something: there is no next page.
                 let masked = MASKED.contains(&field.as_str())
-                    && (inner.is_string() || inner.is_array())
+                    && (inner.is_string() && *inner != "" || inner.is_array())
                     && *inner != "None";
+                if field == "managedFields" {
+                    order_managers(inner);
+                }
                 if masked {
                     *inner = format!("<{field}>").into();
                 } else if field == "message" {
@@ -112,6 +156,17 @@ fn normalise(value: &mut Value) {
     }
 }
 
+/// Entries of managedFields by name: they stand in the order of their times, whose seconds begin
+/// elsewhere for each server. A test of `store` is about that order.
+fn order_managers(entries: &mut Value) {
+    for list in entries.as_array_mut().into_iter() {
+        list.sort_by_key(|entry| {
+            ["operation", "manager", "apiVersion", "subresource"]
+                .map(|field| entry[field].to_string())
+        });
+    }
+}
+
 /// A message without uids and versions, which are long runs of hexadecimal digits or numbers.
 fn words(text: &str) -> String {
     let first = text.split("\n\u{a0}").next().unwrap_or(text);
@@ -121,13 +176,15 @@ fn words(text: &str) -> String {
             let core = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
             let digits = core.chars().all(|c| c.is_ascii_digit()) && !core.is_empty();
             let uid = core.len() == 36 && core.chars().filter(|c| *c == '-').count() == 4;
-            if uid || (digits && text.contains("resource version")) { "#" } else { word }
+            let versions = ["resource version", "ResourceVersion"];
+            let version = digits && versions.iter().any(|about| text.contains(about));
+            if uid || version { "#" } else { word }
         })
         .collect::<Vec<_>>()
         .join(" ")
 }
 
-/// Ages of a second or two are equal.
+/// Ages of a second or two are equal, and so is what a server chooses by chance.
 fn mask_ages(cells: &mut Value) {
     for cell in cells.as_array_mut().into_iter().flatten() {
         let age = cell.as_str().is_some_and(|text| {
@@ -136,8 +193,14 @@ fn mask_ages(cells: &mut Value) {
                 && text[..text.len() - 1].chars().all(|c| c.is_ascii_digit())
         });
         let time = cell.as_str().is_some_and(|text| text.len() == 20 && text.ends_with('Z'));
+        // The script's one generated name, and addresses that the server chooses.
+        let chosen = cell.as_str().is_some_and(|text| {
+            text.starts_with("gen-") || text.parse::<std::net::Ipv4Addr>().is_ok()
+        });
         if age || time {
             *cell = "<age>".into();
+        } else if chosen {
+            *cell = "<chosen>".into();
         }
     }
 }

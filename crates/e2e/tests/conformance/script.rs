@@ -4,6 +4,11 @@
 
 use serde_json::{Value, json};
 
+#[path = "reads.rs"]
+mod reads;
+
+use reads::{lists, watches};
+
 /// What kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
@@ -75,6 +80,8 @@ pub enum Compared {
     All,
     /// The code, the reason and the fields of the causes: where the text repeats Go's data.
     Reason,
+    /// The columns and cells of a table.
+    Cells,
     /// The code.
     Code,
 }
@@ -93,6 +100,11 @@ pub struct Step {
 impl Step {
     fn reason(mut self) -> Self {
         self.compared = Compared::Reason;
+        self
+    }
+
+    fn cells(mut self) -> Self {
+        self.compared = Compared::Cells;
         self
     }
 
@@ -322,6 +334,7 @@ fn builtin_kinds() -> Vec<Step> {
     let slices = "/apis/discovery.k8s.io/v1/namespaces/conf/endpointslices";
     let budgets = "/apis/policy/v1/namespaces/conf/poddisruptionbudgets";
     let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/conf";
+    let volumes = "/api/v1/persistentvolumes";
     vec![
         step("create a secret", Post, "~/secrets", json!({"metadata": {"name": "s"}, "stringData": {"p": "x"}})),
         step("change its type", Merge, "~/secrets/s", json!({"type": "other"})),
@@ -345,6 +358,12 @@ fn builtin_kinds() -> Vec<Step> {
         step("update it by its old version", Verb::Put, &format!("{lease}/l"), json!({"metadata": {"name": "l", "resourceVersion": "${lease}"}, "spec": {}})),
         step("a lease of no seconds", Post, lease, json!({"metadata": {"name": "m"}, "spec": {"leaseDurationSeconds": 0}})),
         step("create an endpoint slice", Post, slices, json!({"metadata": {"name": "e", "labels": {"kubernetes.io/service-name": "svc"}}, "addressType": "IPv4", "endpoints": [{"addresses": ["10.1.2.3"]}], "ports": [{"port": 5432}]})),
+        step("update a lease without version", Verb::Put, &format!("{lease}/l"), json!({"metadata": {"name": "l"}, "spec": {}})),
+        step("update a service without its address", Verb::Put, "~/services/svc", json!({"metadata": {"name": "svc"}, "spec": {"ports": [{"port": 5432}], "selector": {"app": "p"}}})),
+        step("create a volume", Post, volumes, json!({"metadata": {"name": "conf-v"}, "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/v"}, "storageClassName": "none"}})),
+        get("read the volume", &format!("{volumes}/conf-v")),
+        step("the volume's status", Merge, &format!("{volumes}/conf-v/status"), json!({"status": {"phase": "Available"}})),
+        step("volumes as a table", Verb::Table, volumes, Value::Null).cells(),
         step("swap its endpoint", Merge, &format!("{slices}/e"), json!({"endpoints": [{"addresses": ["10.1.2.4"]}]})),
         step("change its address type", Merge, &format!("{slices}/e"), json!({"addressType": "FQDN"})).reason(),
         step("create a budget", Post, budgets, json!({"metadata": {"name": "b"}, "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"a": "b"}}}})),
@@ -353,7 +372,8 @@ fn builtin_kinds() -> Vec<Step> {
         step("bind it", Post, &format!("{rbac}/rolebindings"), json!({"metadata": {"name": "r"}, "roleRef": {"kind": "Role", "name": "r"}, "subjects": [{"kind": "ServiceAccount", "name": "x", "namespace": "conf"}]})),
         step("bind it to another role", Merge, &format!("{rbac}/rolebindings/r"), json!({"roleRef": {"name": "other"}})).reason(),
         step("create an account", Post, "~/serviceaccounts", json!({"metadata": {"name": "acc"}})),
-        step("an event of the new group", Post, "/apis/events.k8s.io/v1/namespaces/conf/events", json!({"metadata": {"name": "ev"}, "eventTime": "2025-01-01T00:00:00.000000Z", "action": "Act", "reason": "Because", "type": "Normal", "note": "hello", "reportingController": "me", "reportingInstance": "me-1", "regarding": {"kind": "Pod", "name": "p", "namespace": "conf", "uid": "1"}})).code(),
+        step("an event of the new group", Post, "/apis/events.k8s.io/v1/namespaces/conf/events", json!({"metadata": {"name": "ev"}, "eventTime": "2025-01-01T00:00:00.000000Z", "action": "Act", "reason": "Because", "type": "Normal", "note": "hello", "reportingController": "me", "reportingInstance": "me-1", "regarding": {"kind": "Pod", "name": "p", "namespace": "conf", "uid": "1"}})),
+        get("read it in the new group", "/apis/events.k8s.io/v1/namespaces/conf/events/ev"),
         get("is an event of the old group", "~/events?fieldSelector=involvedObject.name=p,involvedObject.kind=Pod"),
     ]
 }
@@ -393,6 +413,7 @@ fn definition() -> Value {
                         "properties": {
                             "replicas": replicas,
                             "min": {"type": "integer"},
+                            "wide": {"type": "integer", "format": "int32"},
                             "color": {"type": "string", "enum": ["red", "blue"]},
                             "name": {"type": "string", "maxLength": 5, "minLength": 2, "pattern": "^[a-z]+$"},
                             "size": {"x-kubernetes-int-or-string": true},
@@ -455,6 +476,13 @@ fn custom() -> Vec<Step> {
         invalid("wrong type", json!({"color": "red", "replicas": "three"})),
         invalid("an object for a text", json!({"color": {"a": 1}})),
         invalid("too large", json!({"color": "red", "replicas": 10})),
+        step(
+            "wider than its format",
+            Post,
+            "@",
+            widget("wide", json!({"color": "red", "wide": 3_000_000_000_u64})),
+        ),
+        invalid("a text for two types", json!({"color": 1, "any": "x", "tags": "a"})),
         invalid("too small", json!({"color": "red", "replicas": -1})),
         invalid("too long", json!({"color": "red", "name": "abcdef"})),
         invalid("too short", json!({"color": "red", "name": "a"})),
@@ -525,7 +553,7 @@ fn subresources() -> Vec<Step> {
 }
 
 fn applies() -> Vec<Step> {
-    use Verb::{Apply, Get, Merge};
+    use Verb::{Apply, Get, Merge, Post};
     let map = |data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ssa"}, "data": data});
     vec![
         step("apply without manager", Apply, "~/configmaps/ssa", map(json!({"a": "1"}))),
@@ -609,6 +637,20 @@ fn applies() -> Vec<Step> {
         )
         .code(),
         step("read the managers", Get, "~/configmaps/ssa", Value::Null),
+        step("a map of nobody", Post, "~/configmaps", config_map("bare", json!({"a": "1"}))),
+        step(
+            "forget its managers",
+            Merge,
+            "~/configmaps/bare",
+            json!({"metadata": {"managedFields": [{}]}}),
+        ),
+        step("a change is nobody's", Merge, "~/configmaps/bare", json!({"data": {"b": "1"}})),
+        step(
+            "until it is applied",
+            Apply,
+            "~/configmaps/bare?fieldManager=one",
+            config_map("bare", json!({"a": "1"})),
+        ),
     ]
 }
 
@@ -644,56 +686,6 @@ fn custom_applies() -> Vec<Step> {
         ),
         get("read it with its managers", "@/applied"),
         step("apply a pod", Apply, "~/pods/applied?fieldManager=one", pod("applied")),
-    ]
-}
-
-fn lists() -> Vec<Step> {
-    use Verb::{Metadata, Table};
-    vec![
-        get("all widgets", "@").keep("list", VERSION),
-        get("by label", "@?labelSelector=app%3Dw"),
-        get("by a set of labels", "~/configmaps?labelSelector=app+in+(a,b),tier"),
-        get("by an absent label", "~/configmaps?labelSelector=!app"),
-        get("by a selector that is none", "~/configmaps?labelSelector=a%3D%3D%3Db").code(),
-        get("by name", "@?fieldSelector=metadata.name%3Dw"),
-        get("by a field that is not selectable", "@?fieldSelector=spec.color%3Dred"),
-        get("pods by phase", "~/pods?fieldSelector=status.phase%3DRunning"),
-        get("the first page", "@?limit=2").keep("next", "/metadata/continue"),
-        get("the next page", "@?limit=2&continue=${next}"),
-        get("a continue token that is none", "@?limit=2&continue=nonsense").code(),
-        get("as of an exact version", "@?resourceVersion=${list}&resourceVersionMatch=Exact"),
-        step("as a table", Table, "@", Value::Null),
-        step("one as a table", Table, "@/w", Value::Null),
-        step("config maps as a table", Table, "~/configmaps", Value::Null).code(),
-        step("metadata alone", Metadata, "@/w", Value::Null),
-    ]
-}
-
-fn watches() -> Vec<Step> {
-    use Verb::{Delete, Get, Merge, Post, Watch};
-    let watch = |name, query: &str| {
-        step(name, Watch, &format!("~/configmaps?watch=true&timeoutSeconds=1&{query}"), Value::Null)
-    };
-    vec![
-        step("where to begin", Get, "~/configmaps?limit=1", Value::Null).keep("start", VERSION),
-        step("a change", Post, "~/configmaps", config_map("watched", json!({"k": "1"}))),
-        step(
-            "another",
-            Merge,
-            "~/configmaps/watched",
-            json!({"metadata": {"labels": {"app": "watched"}}}),
-        ),
-        step("a last one", Delete, "~/configmaps/watched", Value::Null),
-        watch("what happened since", "resourceVersion=${start}"),
-        watch("to those of a label", "resourceVersion=${start}&labelSelector=app%3Dwatched"),
-        watch("to one of a name", "resourceVersion=${start}&fieldSelector=metadata.name%3Dwatched"),
-        watch("from the beginning", "resourceVersion=0&labelSelector=app%3Da"),
-        watch(
-            "with all there is and a bookmark",
-            "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&labelSelector=app%3Da",
-        ),
-        watch("with initial events but no match", "sendInitialEvents=true").code(),
-        watch("from a version that is no number", "resourceVersion=abc").code(),
     ]
 }
 
@@ -749,6 +741,7 @@ fn deletions() -> Vec<Step> {
         step("a claim is protected", Delete, "~/persistentvolumeclaims/c", Value::Null),
         step("a pod on no node goes, but for its finalizer", Delete, "~/pods/p", Value::Null),
         step("a pod on no node goes at once", Delete, "~/pods/applied", Value::Null),
+        step("a volume is protected", Delete, "/api/v1/persistentvolumes/conf-v", Value::Null),
         step("a secret", Delete, "~/secrets/s", Value::Null),
         step("a service", Delete, "~/services/svc", Value::Null),
         step("all of a label", Delete, "@?labelSelector=app%3Dw", Value::Null),

@@ -3,7 +3,7 @@
 use http::{HeaderMap, header};
 use jiff::Timestamp;
 use matriarch_store::{
-    ResourceType,
+    ResourceType, object,
     table::{IncludeObject, partial, table},
 };
 use serde_json::{Value, json};
@@ -88,6 +88,7 @@ impl Form {
                 items.iter().map(partial).collect(),
             ),
             Self::Whole | Self::Table(_) => {
+                let items = listed(resource, items);
                 (resource.list_kind.clone(), resource.api_version(version), items)
             }
         };
@@ -109,6 +110,18 @@ impl Form {
         rows["metadata"] = metadata;
         Some(rows)
     }
+}
+
+/// Items as they stand in a list: those of built-in kinds do not say what they are.
+pub fn listed(resource: &ResourceType, mut items: Vec<Value>) -> Vec<Value> {
+    if resource.builtin.is_some() {
+        for item in items.iter_mut().filter_map(Value::as_object_mut) {
+            for field in ["kind", "apiVersion"] {
+                object::remove(item, field);
+            }
+        }
+    }
+    items
 }
 
 #[cfg(test)]

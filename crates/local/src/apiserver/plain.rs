@@ -9,8 +9,8 @@ use matriarch_store::{
 use serde_json::{Value, json};
 
 use super::{
-    ApiServer, Caller, answer,
-    resources::{Request, read_body},
+    ApiServer, Caller, answer, protobuf,
+    resources::{Request, content_type, read_body},
 };
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
@@ -79,13 +79,13 @@ pub fn review(server: &ApiServer, request: &Request) -> Result<Option<Response<B
     let id = &request.place.resource;
     let answered = match (id.group.as_str(), id.plural.as_str()) {
         ("authorization.k8s.io", "selfsubjectaccessreviews") => {
-            let mut review = read_body(&request.body)?;
+            let mut review = read_review(request)?;
             let allowed = allowed(server, &request.caller, &review["spec"]);
             review["status"] = json!({"allowed": allowed});
             review
         }
         ("authentication.k8s.io", "selfsubjectreviews") => {
-            let mut review = read_body(&request.body)?;
+            let mut review = read_review(request)?;
             review["status"] = json!({"userInfo": {
                 "username": request.caller.user(),
                 "groups": request.caller.groups(),
@@ -95,6 +95,13 @@ pub fn review(server: &ApiServer, request: &Request) -> Result<Option<Response<B
         _ => return Ok(None),
     };
     Ok(Some(answer::json(StatusCode::CREATED, &answered)))
+}
+
+fn read_review(request: &Request) -> Result<Value, Refusal> {
+    if content_type(&request.headers) == protobuf::CONTENT_TYPE {
+        return protobuf::review(&request.body);
+    }
+    read_body(&request.body)
 }
 
 fn allowed(server: &ApiServer, caller: &Caller, spec: &Value) -> bool {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{
     ApiServer, Caller, answer,
-    form::Form,
+    form::{Form, listed},
     plain,
     request::{Parameters, Place, Route},
     watching,
@@ -159,13 +159,15 @@ impl ApiServer {
         };
         self.settle(revision).await?;
         let mut metadata = json!({"resourceVersion": page.revision.to_string()});
-        if let Some(token) = &page.continuation {
-            metadata["continue"] = encode_continue(token).into();
+        let token = page.continuation.as_deref().map(encode_continue).unwrap_or_default();
+        let form = Form::of(&request.headers, &request.parameters);
+        // Lists of custom resources have the field even where there is no next page.
+        if !token.is_empty() || resource.builtin.is_none() && form == Form::Whole {
+            metadata["continue"] = token.into();
         }
         if let Some(remaining) = page.remaining {
             metadata["remainingItemCount"] = remaining.into();
         }
-        let form = Form::of(&request.headers, &request.parameters);
         let version = &place.resource.version;
         let list = form.list(&resource, version, page.items, &metadata, (self.inner.clock)());
         Ok(answer::json(StatusCode::OK, &list))
@@ -182,13 +184,17 @@ impl ApiServer {
         let deleted = deleted?;
         self.settle(revision).await?;
         let resource = self.store().registry().find(&place.resource)?;
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
+        if resource.builtin.is_none() {
+            metadata["continue"] = "".into();
+        }
         Ok(answer::json(
             StatusCode::OK,
             &json!({
                 "kind": resource.list_kind,
                 "apiVersion": resource.api_version(&place.resource.version),
-                "metadata": {"resourceVersion": revision.to_string()},
-                "items": deleted,
+                "metadata": metadata,
+                "items": listed(&resource, deleted),
             }),
         ))
     }
@@ -255,8 +261,8 @@ fn change(
     }
     let options = write_options(request)?;
     match verb {
-        "create" => store.create(&target, read_body(&request.body)?, &options, moment),
-        "update" => store.update(&target, read_body(&request.body)?, &options, moment),
+        "create" => store.create(&target, read_object(request)?, &options, moment),
+        "update" => store.update(&target, read_object(request)?, &options, moment),
         "patch" => patch(store, moment, request, &target, &options),
         _ => Err(Refusal::MethodNotAllowed),
     }
@@ -314,7 +320,7 @@ fn bind(store: &mut Store, request: &Request) -> Result<Written, Refusal> {
     Ok(Written { object, created: true, warnings: Vec::new() })
 }
 
-fn content_type(headers: &HeaderMap) -> String {
+pub fn content_type(headers: &HeaderMap) -> String {
     headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -322,6 +328,16 @@ fn content_type(headers: &HeaderMap) -> String {
         .unwrap_or_default()
         .trim()
         .to_owned()
+}
+
+/// The object of a creation or an update.
+fn read_object(request: &Request) -> Result<Value, Refusal> {
+    match content_type(&request.headers).as_str() {
+        "" | "application/json" | "application/yaml" => read_body(&request.body),
+        _ => Err(Refusal::UnsupportedMediaType(
+            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml".to_owned(),
+        )),
+    }
 }
 
 /// A body in JSON, or in YAML, of which JSON is a part.

@@ -6,7 +6,9 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures::stream;
 use http::{Response, StatusCode};
-use matriarch_store::{Refusal, Store, WatchCursor, WatchEvent, WatchStart};
+use matriarch_store::{
+    Cause, Refusal, Store, WatchCursor, WatchEvent, WatchStart, status::Subject,
+};
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::Instant};
 
@@ -80,9 +82,17 @@ fn start(parameters: &Parameters) -> Result<WatchStart, Refusal> {
     let not_older = parameters.get("resourceVersionMatch") == Some("NotOlderThan");
     if parameters.flag("sendInitialEvents") {
         if !not_older {
-            return Err(Refusal::BadRequest(
-                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan".into(),
-            ));
+            return Err(Refusal::Invalid {
+                subject: Subject {
+                    group: "meta.k8s.io".into(),
+                    kind: "ListOptions".into(),
+                    name: String::new(),
+                },
+                causes: vec![Cause::forbidden(
+                    "resourceVersionMatch",
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                )],
+            });
         }
         return Ok(WatchStart::InitialEvents);
     }

@@ -15,15 +15,34 @@ pub(super) fn check(schema: &Value, object: &Value, old: Option<&Value>) -> Vec<
     causes
 }
 
+/// The same for a write of the status, of which nothing else is looked at: fields are named below
+/// it, and in the words of the messages from it.
+pub(super) fn check_status(schema: &Value, object: &Value, old: Option<&Value>) -> Vec<Cause> {
+    let (Some(declared), Some(status)) = (schema::property(schema, "status"), object.get("status"))
+    else {
+        return Vec::new();
+    };
+    let mut causes = Vec::new();
+    walk(declared, status, old.and_then(|old| old.get("status")), "", &mut causes);
+    for cause in &mut causes {
+        cause.field = join("status", &cause.field);
+    }
+    causes
+}
+
 fn walk(declared: &Value, value: &Value, old: Option<&Value>, path: &str, causes: &mut Vec<Cause>) {
     if old == Some(value) {
         return;
     }
     let schema = schema::resolve(declared);
-    if !check_type(schema, value, path, causes) {
+    check_type(schema, value, path, causes);
+    if value.is_null() && schema["nullable"] == true {
         return;
     }
     check_enum(schema, value, path, causes);
+    if value.is_null() {
+        return;
+    }
     match value {
         Value::String(text) => check_text(schema, text, path, causes),
         Value::Number(number) => check_number(schema, number, path, causes),
@@ -72,16 +91,16 @@ fn check_branches(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Ca
     }
 }
 
-fn check_type(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>) -> bool {
+fn check_type(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>) {
     if value.is_null() && schema["nullable"] == true {
-        return false;
+        return;
     }
     let expected = if schema["x-kubernetes-int-or-string"] == true {
         "integer,string"
     } else {
         match schema["type"].as_str() {
             Some(expected) => expected,
-            None => return true,
+            None => return,
         }
     };
     let actual = match value {
@@ -92,28 +111,13 @@ fn check_type(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>
     let fits = expected.split(',').any(|one| one == actual)
         || (expected == "number" && actual == "integer");
     if !fits {
-        let text = if matches!(value, Value::Object(_) | Value::Array(_) | Value::Null) {
-            format!("{:?}", if value.is_null() { "null" } else { actual })
-        } else {
-            shown(value)
-        };
-        let detail = format!("{path} in body must be of type {expected}: {text}");
-        causes.push(Cause::type_invalid(path, &text_of(value), &detail));
+        let detail = format!("{path} in body must be of type {expected}: {actual:?}");
+        causes.push(Cause::type_invalid(path, &format!("{actual:?}"), &detail));
     }
-    fits
 }
 
 fn is_integer(number: &Number) -> bool {
     number.is_i64() || number.is_u64() || number.as_f64().is_some_and(|n| n.fract() == 0.0)
-}
-
-fn text_of(value: &Value) -> String {
-    match value {
-        Value::Object(_) => "\"object\"".to_owned(),
-        Value::Array(_) => "\"array\"".to_owned(),
-        Value::Null => "\"null\"".to_owned(),
-        other => other.to_string(),
-    }
 }
 
 fn shown(value: &Value) -> String {
@@ -131,6 +135,7 @@ fn check_enum(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>
     }
 }
 
+/// Of length and pattern only the first broken one is told.
 fn check_text(schema: &Value, text: &str, path: &str, causes: &mut Vec<Cause>) {
     let length = text.chars().count() as u64;
     if let Some(most) = schema["maxLength"].as_u64()
@@ -141,14 +146,12 @@ fn check_text(schema: &Value, text: &str, path: &str, causes: &mut Vec<Cause>) {
             field: path.to_owned(),
             message: format!("Too long: may not be more than {most} bytes"),
         });
-    }
-    if let Some(least) = schema["minLength"].as_u64()
+    } else if let Some(least) = schema["minLength"].as_u64()
         && length < least
     {
         let detail = format!("{path} in body should be at least {least} chars long");
         causes.push(Cause::invalid(path, &format!("{text:?}"), &detail));
-    }
-    if let Some(pattern) = schema["pattern"].as_str()
+    } else if let Some(pattern) = schema["pattern"].as_str()
         && !Regex::new(pattern).is_ok_and(|regex| regex.is_match(text))
     {
         let detail = format!("{path} in body should match '{pattern}'");
@@ -203,6 +206,7 @@ fn go_duration(text: &str) -> bool {
     any
 }
 
+/// The formats of numbers are not looked at, as in kube-apiserver.
 fn check_number(schema: &Value, number: &Number, path: &str, causes: &mut Vec<Cause>) {
     let Some(value) = number.as_f64() else { return };
     if let Some(least) = schema["minimum"].as_f64() {
@@ -226,12 +230,6 @@ fn check_number(schema: &Value, number: &Number, path: &str, causes: &mut Vec<Ca
     {
         let detail = format!("{path} in body should be a multiple of {}", schema["multipleOf"]);
         causes.push(Cause::invalid(path, &number.to_string(), &detail));
-    }
-    let whole = number.as_i64();
-    let too_wide = schema["format"] == "int32" && whole.is_some_and(|n| i32::try_from(n).is_err());
-    if too_wide {
-        let detail = format!("{path} in body must be of type int32: {number}");
-        causes.push(Cause::type_invalid(path, &number.to_string(), &detail));
     }
 }
 
@@ -266,30 +264,60 @@ fn check_items(
     }
     let keys = schema::list_type(schema);
     for (index, item) in items.iter().enumerate() {
-        let here = format!("{path}[{index}]");
-        let same = |other: &&Value| match &keys {
-            ListType::Atomic => false,
-            ListType::Set => *other == item,
-            ListType::Map(keys) => keys.iter().all(|key| other[key] == item[key]),
-        };
-        if items[..index].iter().any(|other| same(&other)) {
-            let text = match &keys {
-                ListType::Map(keys) => {
-                    let named: serde_json::Map<String, Value> =
-                        keys.iter().map(|key| (key.clone(), item[key].clone())).collect();
-                    Value::Object(named).to_string()
-                }
-                ListType::Atomic | ListType::Set => shown(item),
-            };
-            causes.push(Cause::duplicate(here.clone(), &text));
-        }
         let before = match &keys {
-            ListType::Map(_) => {
+            ListType::Map(keys) => {
+                let same = |other: &&Value| keys.iter().all(|key| other[key] == item[key]);
                 old.and_then(Value::as_array).and_then(|list| list.iter().find(same))
             }
             ListType::Atomic | ListType::Set => None,
         };
-        walk(&schema["items"], item, before, &here, causes);
+        walk(&schema["items"], item, before, &format!("{path}[{index}]"), causes);
+    }
+}
+
+/// Items that stand twice in sets, and keys that do in map lists.
+pub(super) fn check_lists(schema: &Value, object: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    find_duplicates(schema, object, "", &mut causes);
+    causes
+}
+
+fn find_duplicates(declared: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let schema = schema::resolve(declared);
+    match value {
+        Value::Object(members) => {
+            for (field, inner) in members {
+                if path.is_empty() && field == "metadata" {
+                    continue;
+                }
+                if let Some(declared) = schema::member(schema, field) {
+                    find_duplicates(declared, inner, &join(path, field), causes);
+                }
+            }
+        }
+        Value::Array(items) => {
+            let what = |item: &Value| match schema::list_type(schema) {
+                ListType::Atomic => None,
+                ListType::Set => Some(item.clone()),
+                ListType::Map(keys) => Some(
+                    keys.iter()
+                        .filter_map(|key| Some((key.clone(), item.get(key)?.clone())))
+                        .collect(),
+                ),
+            };
+            let whats: Vec<Option<Value>> = items.iter().map(what).collect();
+            for (index, item) in items.iter().enumerate() {
+                let before = whats[..index].iter().filter(|one| **one == whats[index]).count();
+                // The third of three is not told any more.
+                if let Some(what) = &whats[index]
+                    && before == 1
+                {
+                    causes.push(Cause::duplicate(format!("{path}[{index}]"), &shown(what)));
+                }
+                find_duplicates(&schema["items"], item, &format!("{path}[{index}]"), causes);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
@@ -327,19 +355,26 @@ fn check_members(
     }
 }
 
-/// The value at a path such as `spec.list[2].name`, as messages of CEL rules repeat it:
-/// its type for objects and lists.
-pub(super) fn shown_at(schema: &Value, object: &Value, path: &str) -> String {
-    let _ = schema;
-    let mut current = object;
-    for step in path.split(['.', '[']).filter(|step| !step.is_empty()) {
-        current = match step.strip_suffix(']') {
-            Some(index) => match index.parse::<usize>() {
-                Ok(index) => &current[index],
-                Err(_) => &current[index],
-            },
-            None => &current[step],
+/// The type that a schema has where one of its rules stands; `path` is where the rule points to,
+/// which may lie below.
+pub(super) fn type_of_rule(schema: &Value, path: &str, rule: &str) -> String {
+    let mut found = String::new();
+    let mut current = schema::resolve(schema);
+    let plain = |text: &str| text.replace('_', "");
+    let mut steps = path.split(['.', '[']).filter(|step| !step.is_empty());
+    loop {
+        let rules = current["x-kubernetes-validations"].as_array().into_iter().flatten();
+        // Underscores of field names are doubled in rules that were compiled.
+        if rules.into_iter().any(|one| one["rule"].as_str().map(plain) == Some(plain(rule))) {
+            found = current["type"].as_str().unwrap_or_default().to_owned();
+        }
+        let Some(step) = steps.next() else { return found };
+        let inner = match step.strip_suffix(']') {
+            Some(_) if current["type"] == "array" => Some(&current["items"]),
+            Some(key) => schema::member(current, key),
+            None => schema::member(current, step),
         };
+        let Some(inner) = inner else { return found };
+        current = schema::resolve(inner);
     }
-    text_of(current)
 }

@@ -9,8 +9,12 @@ use super::{
     write::{Revision, version_of},
 };
 use crate::{
-    Cause, Refusal, ResourceId, ResourceType, builtin::Builtin, conform, managers,
-    managers::Writer, object, store::subject_kind,
+    Cause, Refusal, ResourceId, ResourceType,
+    builtin::Builtin,
+    conform, managers,
+    managers::{Reset, Writer},
+    object,
+    store::subject_kind,
 };
 
 impl Store {
@@ -44,6 +48,7 @@ impl Store {
         };
         let schema = self.kept_schema(&resource, target)?;
         let has_status = version_of(&resource, target)?.status;
+        let reset = Reset::of(&resource, has_status, target.subresource);
         let api_version = resource.api_version(&target.resource.version);
         let writer = Writer {
             name: &options.manager,
@@ -52,15 +57,17 @@ impl Store {
             now: moment.now,
         };
         let applied = |live: &Value| {
-            managers::apply(&schema, live, &config, options.force, has_status, &writer)
+            managers::apply(&resource, &schema, live, &config, options.force, reset, &writer)
         };
         let Some(old) = found else {
             if !object::uid(&config).is_empty() {
                 return Err(Refusal::Conflict {
                     subject: super::subject(&resource, target.name),
-                    detail: format!(
-                        "Precondition failed: UID in precondition: {}, UID in object meta: ",
-                        object::uid(&config)
+                    detail: super::other_uid(
+                        &resource,
+                        target.namespace,
+                        target.name,
+                        (object::uid(&config), ""),
                     ),
                 });
             }
@@ -77,14 +84,7 @@ impl Store {
         if !version.is_empty() {
             object::metadata(&mut new).insert("resourceVersion".into(), version.into());
         }
-        let revision = Revision {
-            resource: &resource,
-            target,
-            old,
-            new,
-            recorded: true,
-            written_as: target.subresource,
-        };
+        let revision = Revision { resource: &resource, target, old, new, recorded: true };
         self.replace(revision, Vec::new(), options, moment)
     }
 
@@ -177,7 +177,8 @@ impl Store {
         )
     }
 
-    /// Fills in what kube-apiserver adds to a built-in object on every write.
+    /// Adds what kube-apiserver's admission and the kind's own rules add to a built-in object on
+    /// every write, after managedFields are made.
     pub(super) fn complete(resource: &ResourceType, object: &mut Value, old: Option<&Value>) {
         let Some(kind) = resource.builtin else { return };
         if let Some(old) = old
@@ -188,7 +189,7 @@ impl Store {
                 object::set_default(object, &["spec", field], old["spec"][field].clone());
             }
         }
-        crate::defaults::fill(kind, object);
+        crate::defaults::admit(kind, object);
     }
 }
 

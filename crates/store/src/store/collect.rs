@@ -10,6 +10,7 @@ use crate::{ResourceId, object};
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
 const CLAIM: &str = "kubernetes.io/pvc-protection";
+const VOLUME: &str = "kubernetes.io/pv-protection";
 const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 impl Store {
@@ -20,6 +21,7 @@ impl Store {
         self.collect_orphans(moment);
         self.finish_owners();
         self.finish_claims();
+        self.finish_volumes();
         self.finish_namespaces(moment);
         self.finish_definitions(moment);
         self.revision != before
@@ -190,6 +192,27 @@ impl Store {
             .collect();
         for key in free {
             self.drop_finalizer(&key, CLAIM);
+        }
+    }
+
+    /// Lets volumes go whose claim is not there any more.
+    fn finish_volumes(&mut self) {
+        let claims: Vec<&str> = self
+            .kept("", "persistentvolumeclaims", None)
+            .map(|(_, claim)| object::uid(claim))
+            .collect();
+        let free: Vec<ObjectKey> = self
+            .kept("", "persistentvolumes", None)
+            .filter(|(_, volume)| {
+                let claim = volume["spec"]["claimRef"]["uid"].as_str();
+                object::is_deleting(volume)
+                    && object::finalizers(volume).iter().any(|one| one == VOLUME)
+                    && !claim.is_some_and(|uid| claims.contains(&uid))
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in free {
+            self.drop_finalizer(&key, VOLUME);
         }
     }
 

@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{ListOptions, Moment, Store, Target, WriteOptions, Written, key, present, subject};
-use crate::{Refusal, ResourceId, ResourceType, builtin::Builtin, identity, object};
+use super::{
+    ListOptions, Moment, Store, Target, WriteOptions, Written, key, present, subject, subject_kind,
+};
+use crate::{
+    Cause, Refusal, ResourceId, ResourceType, builtin::Builtin, identity, object, status::Subject,
+};
 
 /// What happens to the objects that the deleted one owns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,9 +53,18 @@ impl DeleteOptions {
             None | Some("") if body["orphanDependents"] == true => Some(Propagation::Orphan),
             None | Some("") => None,
             Some(other) => {
-                return Err(Refusal::BadRequest(format!(
-                    "invalid propagationPolicy {other:?}: must be Background, Foreground or Orphan"
-                )));
+                return Err(Refusal::Invalid {
+                    subject: Subject {
+                        group: "meta.k8s.io".into(),
+                        kind: "DeleteOptions".into(),
+                        name: String::new(),
+                    },
+                    causes: vec![Cause::unsupported(
+                        "propagationPolicy",
+                        &format!("{other:?}"),
+                        &["Foreground", "Background", "Orphan", "nil"].map(str::to_owned),
+                    )],
+                });
             }
         };
         Ok(Self {
@@ -100,7 +113,11 @@ impl Store {
             if !options.dry_run {
                 self.commit(place, None);
             }
-            let object = if resource.builtin.is_some_and(Builtin::returns_deleted) {
+            let object = if resource.builtin == Some(Builtin::Pod) {
+                // The answer alone says how it went: it was marked and removed in one.
+                mark(&resource, &mut marked, 0, moment);
+                shown(&marked)
+            } else if resource.builtin.is_some_and(Builtin::returns_deleted) {
                 shown(&found)
             } else {
                 success(&resource, target.name, &found)
@@ -158,26 +175,35 @@ fn preconditions(
     options: &DeleteOptions,
 ) -> Result<(), Refusal> {
     let name = object::name(found);
+    // Namespaces and definitions have their own deletion, and their own words.
+    let own =
+        matches!(resource.builtin, Some(Builtin::Namespace | Builtin::CustomResourceDefinition));
     let checks = [
-        ("UID", &options.uid, object::uid(found), "UID in object meta"),
+        ("UID", &options.uid, object::uid(found), "been deleted and then recreated"),
         (
             "ResourceVersion",
             &options.resource_version,
             object::resource_version(found),
-            "ResourceVersion in object meta",
+            "been modified",
         ),
     ];
-    for (what, wanted, present, place) in checks {
-        if let Some(wanted) = wanted
-            && wanted != present
-        {
-            return Err(Refusal::Conflict {
+    for (what, wanted, present, fate) in checks {
+        let Some(wanted) = wanted.as_ref().filter(|wanted| *wanted != present) else { continue };
+        return Err(if own {
+            Refusal::Conflict {
                 subject: subject(resource, name),
                 detail: format!(
-                    "Precondition failed: {what} in precondition: {wanted}, {place}: {present}"
+                    "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {present}"
                 ),
-            });
-        }
+            }
+        } else {
+            Refusal::Conflict {
+                subject: subject_kind(resource, name),
+                detail: format!(
+                    "the {what} in the precondition ({wanted}) does not match the {what} in record ({present}). The object might have {fate}"
+                ),
+            }
+        });
     }
     Ok(())
 }
@@ -236,7 +262,9 @@ fn mark(resource: &ResourceType, object: &mut Value, grace: i64, moment: &Moment
     };
     let metadata = object::metadata(object);
     metadata.insert("deletionTimestamp".into(), identity::time(until).into());
-    metadata.insert("deletionGracePeriodSeconds".into(), grace.into());
+    if resource.builtin != Some(Builtin::Namespace) {
+        metadata.insert("deletionGracePeriodSeconds".into(), grace.into());
+    }
     if first && let Some(generation) = metadata.get("generation").and_then(Value::as_i64) {
         metadata.insert("generation".into(), (generation + 1).into());
     }

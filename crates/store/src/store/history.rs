@@ -156,7 +156,9 @@ impl Store {
         let Some(text) = options.resource_version.as_deref().filter(|text| !text.is_empty()) else {
             return Ok((self.revision, None));
         };
-        let wanted = parse_revision(text)?;
+        let wanted = parse_revision(text).map_err(|refusal| {
+            Refusal::BadRequest(format!("invalid resource version: {refusal}"))
+        })?;
         if wanted > self.revision {
             return Err(Refusal::TooLargeVersion { wanted, current: self.revision });
         }
@@ -278,9 +280,6 @@ impl Store {
     #[must_use]
     pub fn bookmark(&self, cursor: &WatchCursor, initial: bool) -> WatchEvent {
         let mut metadata = json!({"resourceVersion": cursor.next.to_string()});
-        if cursor.resource.builtin.is_some() {
-            metadata["creationTimestamp"] = Value::Null;
-        }
         if initial {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
@@ -333,7 +332,7 @@ impl WatchCursor {
 /// Refuses what is not a number.
 pub fn parse_revision(text: &str) -> Result<u64, Refusal> {
     text.parse().map_err(|_| {
-        Refusal::BadRequest(format!(
+        Refusal::Plain(format!(
             "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
         ))
     })

@@ -12,7 +12,7 @@ use crate::{
     Cause, Refusal, ResourceType,
     builtin::Builtin,
     conform, identity,
-    managers::{self, Writer},
+    managers::{self, Reset, Writer},
     object,
     patch::Patch,
     registry::{ScalePaths, Version},
@@ -26,8 +26,6 @@ pub(super) struct Revision<'a> {
     pub new: Value,
     /// Whether managedFields are those of the new state already.
     pub recorded: bool,
-    /// The subresource that managedFields name.
-    pub written_as: Subresource,
 }
 
 impl<'a> Revision<'a> {
@@ -37,7 +35,7 @@ impl<'a> Revision<'a> {
         old: Arc<Value>,
         new: Value,
     ) -> Self {
-        Self { resource, target, old, new, recorded: false, written_as: target.subresource }
+        Self { resource, target, old, new, recorded: false }
     }
 }
 
@@ -77,7 +75,7 @@ impl Store {
         if !target.name.is_empty() && object::name(&object) != target.name {
             return Err(name_mismatch(object::name(&object), target.name));
         }
-        self.admit(resource, target.namespace)?;
+        self.admit(resource, target.namespace, object::name(&object))?;
         if !object::resource_version(&object).is_empty() {
             return Err(Refusal::BadRequest(
                 "resourceVersion should not be set on objects to be created".into(),
@@ -86,6 +84,13 @@ impl Store {
         let schema = self.kept_schema(resource, target)?;
         if resource.builtin.is_none() {
             conform::default(&schema, &mut object);
+        }
+        wipe(&mut object);
+        if let Some(kind) = resource.builtin {
+            crate::defaults::fill(kind, &mut object);
+        }
+        if !recorded {
+            self.record(resource, target, None, &mut object, options, moment)?;
         }
         Self::complete(resource, &mut object, None);
         begin(resource, target, &mut object, moment);
@@ -97,23 +102,12 @@ impl Store {
         if self.objects.contains_key(&place) {
             return Err(Refusal::AlreadyExists(subject(resource, &place.name)));
         }
-        if !recorded {
-            object::remove(object::metadata(&mut object), "managedFields");
-            let api_version = resource.api_version(&target.resource.version);
-            let writer = Writer {
-                name: &options.manager,
-                api_version: &api_version,
-                subresource: Subresource::None,
-                now: moment.now,
-            };
-            managers::record(resource, &schema, None, &mut object, &writer);
-        }
         let object = self.keep(place, object, options);
         Ok(answer(resource, target, &object, true, Vec::new()))
     }
 
     /// Refuses a write into a namespace that is not there or is going.
-    fn admit(&self, resource: &ResourceType, namespace: &str) -> Result<(), Refusal> {
+    fn admit(&self, resource: &ResourceType, namespace: &str, name: &str) -> Result<(), Refusal> {
         if !resource.namespaced {
             return Ok(());
         }
@@ -123,14 +117,34 @@ impl Store {
                 kind: "namespaces".into(),
                 name: namespace.into(),
             })),
-            Some(found) if object::is_deleting(found) => Err(Refusal::Forbidden {
-                subject: subject(resource, ""),
-                detail: format!(
-                    "unable to create new content in namespace {namespace} because it is being terminated"
-                ),
+            Some(found) if object::is_deleting(found) => Err(Refusal::NamespaceTerminating {
+                subject: subject(resource, name),
+                namespace: namespace.to_owned(),
             }),
             Some(_) => Ok(()),
         }
+    }
+
+    /// Makes the managedFields of an object that is created or updated.
+    fn record(
+        &self,
+        resource: &Arc<ResourceType>,
+        target: &Target<'_>,
+        old: Option<&Value>,
+        new: &mut Value,
+        options: &WriteOptions,
+        moment: &Moment<'_>,
+    ) -> Result<(), Refusal> {
+        let schema = self.kept_schema(resource, target)?;
+        let writer = Writer {
+            name: &options.manager,
+            api_version: &resource.api_version(&target.resource.version),
+            subresource: target.subresource,
+            now: moment.now,
+        };
+        let reset = Reset::of(resource, has_status(resource, target), target.subresource);
+        managers::record(resource, &schema, old, new, reset, &writer);
+        Ok(())
     }
 
     /// Everything that an object must fulfil to be kept.
@@ -142,13 +156,7 @@ impl Store {
         old: Option<&Value>,
     ) -> Result<(), Refusal> {
         let mut causes = identity::check(resource, object, old);
-        causes.extend(conform::check(
-            resource,
-            &target.resource.version,
-            object,
-            old,
-            &self.validator,
-        ));
+        causes.extend(conform::check(resource, target, object, old, &self.validator));
         if causes.is_empty() {
             return Ok(());
         }
@@ -203,10 +211,10 @@ impl Store {
             && resource.builtin.is_none_or(|kind| !kind.allows_unconditional_update())
         {
             return Err(Refusal::Invalid {
-                subject: subject_kind(&resource, target.name),
+                subject: subject(&resource, target.name),
                 causes: vec![Cause::invalid(
                     "metadata.resourceVersion",
-                    if resource.builtin.is_some() { "\"\"" } else { "0" },
+                    "0",
                     "must be specified for an update",
                 )],
             });
@@ -255,21 +263,21 @@ impl Store {
         let (resource, target) = (revision.resource, revision.target);
         swap_check(&revision)?;
         keep_system_fields(&mut revision);
+        if let Some(kind) = resource.builtin {
+            crate::defaults::fill(kind, &mut revision.new);
+        }
+        if !revision.recorded {
+            let old = Some(&*revision.old);
+            self.record(resource, target, old, &mut revision.new, options, moment)?;
+        }
         Self::complete(resource, &mut revision.new, Some(&revision.old));
         isolate_status(&mut revision);
+        if resource.builtin == Some(Builtin::PersistentVolume) {
+            let now = identity::time(moment.now);
+            crate::defaults::date_phase(&mut revision.new, &revision.old, &now);
+        }
         count_generation(&mut revision);
         self.check(resource, target, &revision.new, Some(&revision.old))?;
-        if !revision.recorded {
-            let schema = self.kept_schema(resource, target)?;
-            let api_version = resource.api_version(&target.resource.version);
-            let writer = Writer {
-                name: &options.manager,
-                api_version: &api_version,
-                subresource: revision.written_as,
-                now: moment.now,
-            };
-            managers::record(resource, &schema, Some(&revision.old), &mut revision.new, &writer);
-        }
         let place = key(resource, target.namespace, target.name);
         let done = object::is_deleting(&revision.new)
             && object::finalizers(&revision.new).is_empty()
@@ -306,31 +314,37 @@ impl Store {
                 )));
             }
         };
-        if replicas.as_i64().is_some_and(|count| count < 0) {
-            return Err(Refusal::Invalid {
-                subject: crate::status::Subject {
-                    group: "autoscaling".into(),
-                    kind: "Scale".into(),
-                    name: target.name.into(),
-                },
-                causes: vec![Cause::invalid(
-                    "spec.replicas",
-                    &replicas.to_string(),
-                    "should be a non-negative integer",
-                )],
-            });
+        let path = path_fields(&paths.spec_replicas);
+        if *object::at(&new, &path) != replicas {
+            object::set(&mut new, &path, replicas);
+            let writer = Writer {
+                name: &options.manager,
+                api_version: &resource.api_version(&target.resource.version),
+                subresource: Subresource::Scale,
+                now: moment.now,
+            };
+            managers::record_scale(&mut new, &path, &writer);
         }
-        object::set(&mut new, &path_fields(&paths.spec_replicas), replicas);
         let version = object::resource_version(scale);
         if !version.is_empty() {
             object::set(&mut new, &["metadata", "resourceVersion"], version.into());
         }
         let whole = Target { subresource: Subresource::None, ..*target };
         let mut revision = Revision::update(resource, &whole, old, new);
-        revision.written_as = Subresource::Scale;
+        revision.recorded = true;
         let written = self.replace(revision, Vec::new(), options, moment)?;
         let object = scale_of(resource, target, &written.object)?;
         Ok(Written { object, ..written })
+    }
+}
+
+/// Takes from a new object what only the server sets.
+fn wipe(object: &mut Value) {
+    let metadata = object::metadata(object);
+    for field in
+        ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "uid"]
+    {
+        object::remove(metadata, field);
     }
 }
 
@@ -342,11 +356,6 @@ fn begin(
     moment: &mut Moment<'_>,
 ) {
     let metadata = object::metadata(object);
-    for field in
-        ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "uid"]
-    {
-        object::remove(metadata, field);
-    }
     metadata.insert("uid".into(), identity::uid(moment).into());
     metadata.insert("creationTimestamp".into(), identity::time(moment.now).into());
     if resource.builtin.is_none_or(Builtin::has_generation) {
@@ -356,7 +365,7 @@ fn begin(
         object::remove(object::members(object), "status");
     }
     if let Some(kind) = resource.builtin {
-        crate::defaults::begin(kind, object);
+        crate::defaults::begin(kind, object, &identity::time(moment.now));
         if kind == Builtin::CustomResourceDefinition {
             crate::definition::complete(object, moment);
         }
@@ -385,8 +394,12 @@ fn swap_check(revision: &Revision<'_>) -> Result<(), Refusal> {
     };
     let (wanted, present) = (object::uid(new), object::uid(old));
     if !wanted.is_empty() && wanted != present {
-        return Err(conflict(format!(
-            "Precondition failed: UID in precondition: {wanted}, UID in object meta: {present}"
+        let target = revision.target;
+        return Err(conflict(super::other_uid(
+            revision.resource,
+            target.namespace,
+            target.name,
+            (wanted, present),
         )));
     }
     let wanted = object::resource_version(new);
