@@ -389,7 +389,8 @@ impl Instance {
 
     /// It serves: its pod is ready and its agent says that PostgreSQL runs as it should.
     pub fn is_ready(&self) -> bool {
-        let pod = self.pod.known().is_some_and(|pod| pod.ready && !pod.deleting);
+        // A pod that has ended serves nobody, whatever its last condition says.
+        let pod = self.pod.known().is_some_and(|pod| pod.ready && !pod.deleting && !pod.ended);
         pod && self.report.known().is_some_and(|report| {
             report.state == State::Running
                 && match report.role {

@@ -504,15 +504,9 @@ impl World {
 
     /// Somebody restores an older state of the Lease (a backup of etcd, a GitOps tree).
     pub(crate) fn restore_lease(&mut self) {
-        // Rule 7 knows a Lease that lost its past by its term. One of the same term with an older
-        // promise cannot be told from a true one: model.md lists it as not modelled.
-        let now = self.api.lease.as_ref().map_or(0, |object| object.record.transitions);
         let older: Vec<usize> = (0..self.api.past.len())
             .rev()
-            .filter(|&index| {
-                let transitions = self.api.past[index].transitions;
-                transitions > 0 && transitions < now
-            })
+            .filter(|&index| self.api.past[index].transitions > 0)
             .take(60)
             .collect();
         let Some(index) = self.random.pick(&older) else { return };

@@ -1,7 +1,7 @@
 //! A whole world in one thread from one seed: the protocol of the agents, driven through machines,
 //! clocks, a network, an API and a model of PostgreSQL that all fail as theirs do.
 //!
-//! `cargo xtask sim` calls [`main_with`]. The model's rules are listed in `model.md`.
+//! The program behind `cargo xtask sim` calls [`main_with`]. The model's rules are listed in `model.md`.
 
 mod api;
 mod clients;

@@ -305,5 +305,6 @@ mod tests {
         container_restarts_during_the_proof: "P's container restarts during the operator's proof",
         too_few_promisers: "promisers too few to elect, P returns",
         primary_destroyed_former_left: "P destroyed, the former P left",
+        successor_gone_at_stop: "P is to stop, its successor's machine is gone",
     }
 }

@@ -75,7 +75,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Local { arguments } => return suite::local(&arguments),
         Verb::Test { filter } => suite::run(filter.as_deref())?,
         Verb::Ci => suite::run_in_ci()?,
-        Verb::Sim { arguments } => return Ok(matriarch_sim::main_with(&arguments)),
+        Verb::Sim { arguments } => return suite::simulate(&arguments),
         Verb::Gen { check } => generation::run(check)?,
         Verb::Tidy => tidy::run()?,
     }

@@ -44,6 +44,8 @@ pub struct Keeper {
     running: bool,
     quit: bool,
     killed_at: Option<Moment>,
+    /// What the agent said while PostgreSQL was on its way down: holds for the next run.
+    next: Option<Option<Right>>,
 }
 
 impl Keeper {
@@ -73,6 +75,9 @@ impl Keeper {
                 self.running = false;
                 self.quit = false;
                 self.killed_at = None;
+                if let Some(right) = self.next.take() {
+                    self.right = right;
+                }
             }
         }
         self.enforce(now)
@@ -89,12 +94,13 @@ impl Keeper {
     }
 
     /// Once SIGQUIT was sent PostgreSQL is on its way down: a longer right takes nothing back, and
-    /// the kill comes when it would have come.
+    /// the kill comes when it would have come. It holds once every process is gone.
     fn arm(&mut self, right: Option<Right>) {
         if self.quit && self.running {
-            return;
+            self.next = Some(right);
+        } else {
+            self.right = right;
         }
-        self.right = right;
     }
 
     fn enforce(&mut self, now: Moment) -> Vec<KeeperCommand> {
@@ -155,6 +161,17 @@ mod tests {
     fn after_a_thaw_it_quits_and_kills_in_one() {
         let mut keeper = armed();
         assert_eq!(keeper.on(KeeperEvent::Tick, Moment(60_000)).len(), 4);
+    }
+
+    #[test]
+    fn what_was_said_during_the_stop_holds_for_the_next_run() {
+        let mut keeper = armed();
+        keeper.on(KeeperEvent::Tick, Moment(8500));
+        assert_eq!(keeper.on(KeeperEvent::Armed(None), Moment(8600)), vec![]);
+        assert_eq!(keeper.poll_timeout(), Some(Moment(9500)), "this run is killed all the same");
+        keeper.on(KeeperEvent::ProcessesGone, Moment(8700));
+        assert!(keeper.may_start(Moment(8701)), "a standby may start");
+        assert_eq!(keeper.on(KeeperEvent::PostmasterStarted, Moment(60_000)), vec![]);
     }
 
     #[test]

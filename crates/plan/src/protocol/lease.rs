@@ -89,9 +89,30 @@ pub struct Lease {
     /// How often the term was re-asserted against promises (rule 16): doubles the promisers'
     /// patience each time.
     pub reassertions: u32,
+    /// Grows with every write that changes more than the position: within a term it tells an older
+    /// state that somebody restored from a true one (rule 7b).
+    pub edition: u64,
 }
 
 impl Lease {
+    /// Whose it is, or whose it was until it was released.
+    pub fn last_holder(&self) -> Option<&Incarnation> {
+        let holder = self.holder.as_ref().map(|h| &h.incarnation);
+        holder.or(self.release.as_ref().map(|r| &r.by))
+    }
+
+    /// True if they differ in nothing but the position.
+    pub fn is_like(&self, other: &Self) -> bool {
+        *self == Self { position: self.position, edition: self.edition, ..other.clone() }
+    }
+
+    /// True if this is an older state of the term that `known` is of, under the same holder.
+    pub fn is_older_than(&self, known: &Self) -> bool {
+        self.term == known.term
+            && self.edition < known.edition
+            && self.last_holder() == known.last_holder()
+    }
+
     /// Members and stragglers.
     pub fn everyone(&self) -> impl Iterator<Item = &Member> {
         self.cohort.iter().chain(&self.stragglers)
@@ -144,9 +165,10 @@ const RELEASE: &str = "release";
 const UNPUBLISHED: &str = "history-unpublished";
 const DURATION: &str = "duration-ms";
 const REASSERTIONS: &str = "reassertions";
+const EDITION: &str = "edition";
 
 /// Every annotation that a Lease may carry, without the prefix.
-pub const ANNOTATIONS: [&str; 11] = [
+pub const ANNOTATIONS: [&str; 12] = [
     SYSTEM_ID,
     HISTORY,
     POSITION,
@@ -158,6 +180,7 @@ pub const ANNOTATIONS: [&str; 11] = [
     DURATION,
     REASSERTIONS,
     UNPUBLISHED,
+    EDITION,
 ];
 
 /// Members and stragglers that a Lease may name at most: it has to fit into annotations.
@@ -234,6 +257,7 @@ impl LeaseRecord {
         if lease.reassertions > 0 {
             put(&mut annotations, REASSERTIONS, &lease.reassertions);
         }
+        put(&mut annotations, EDITION, &lease.edition);
         Self {
             holder_identity: lease.holder.as_ref().map_or(String::new(), |h| h.name.0.clone()),
             transitions: lease.term.0,
@@ -277,6 +301,7 @@ impl LeaseRecord {
             stragglers,
             quorum,
             reassertions: self.optional(REASSERTIONS)?.unwrap_or(0),
+            edition: self.optional(EDITION)?.unwrap_or(0),
         }))
     }
 
@@ -337,7 +362,7 @@ mod tests {
             term: Term(7),
             duration: Span(10_500),
             system_id: SystemId(u64::MAX),
-            history: History::root(Term(1)),
+            history: History::root(Term(1), "c-1-i".into()),
             history_published: true,
             position: Position { term: Term(1), lsn: Lsn(0x1000) },
             cohort: vec![member("c-1"), member("c-2")],
@@ -345,6 +370,7 @@ mod tests {
             quorum: Some(Quorum { need: 2, of: ["c-1-i".into(), "c-2-i".into()].into() }),
             release: None,
             reassertions: 2,
+            edition: 9,
         }
     }
 
@@ -364,6 +390,19 @@ mod tests {
             ..held
         };
         assert_eq!(LeaseRecord::encode(&free).decode().unwrap(), Some(free));
+    }
+
+    #[test]
+    fn an_older_state_is_known_by_its_edition_and_only_under_the_same_holder() {
+        let known = lease();
+        let older = Lease { edition: 8, quorum: None, ..known.clone() };
+        assert!(older.is_older_than(&known) && !known.is_older_than(&older));
+        assert!(!known.is_older_than(&known));
+        let mut other = older.clone();
+        other.holder.as_mut().unwrap().incarnation = "c-2-i".into();
+        assert!(!other.is_older_than(&known), "two terms of one number tell nothing");
+        let moved = Lease { position: Position::default(), edition: 0, ..known.clone() };
+        assert!(moved.is_like(&known) && !older.is_like(&known));
     }
 
     #[test]

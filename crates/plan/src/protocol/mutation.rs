@@ -43,6 +43,8 @@ mutations! {
     ExpiryAfterDuration,
     /// Rule 7: a damaged L is obeyed.
     DamagedIsNotObeyed,
+    /// Rule 7: an older state of the same term is obeyed.
+    DamagedEdition,
     /// Rule 7: an absent L is created without everybody's answer.
     AbsentNeedsEverybody,
     /// Rule 7: an L made anew in synchronous mode has no quorum.

@@ -6,7 +6,7 @@
 use matriarch_pg::{Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
 
-use super::identity::Term;
+use super::identity::{Incarnation, Term};
 
 /// Where an instance's last flushed record lies; ordered by term first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ impl Default for Position {
 }
 
 /// One timeline of a history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Branch {
     /// PostgreSQL's number.
     pub timeline: TimelineId,
@@ -32,6 +32,9 @@ pub struct Branch {
     pub term: Term,
     /// Where it leaves its parent.
     pub begins: Lsn,
+    /// Who was promoted. A Lease that somebody took back to an older state may give one term to
+    /// two instances, and both may begin at the same place.
+    pub by: Incarnation,
 }
 
 /// The timelines that lead to an instance's WAL, oldest first.
@@ -55,8 +58,8 @@ impl History {
     pub const KEPT: usize = 64;
 
     /// The history of a database just made in this term.
-    pub fn root(term: Term) -> Self {
-        Self(vec![Branch { timeline: TimelineId::FIRST, term, begins: Lsn::INVALID }])
+    pub fn root(term: Term, by: Incarnation) -> Self {
+        Self(vec![Branch { timeline: TimelineId::FIRST, term, begins: Lsn::INVALID, by }])
     }
 
     /// The newest branch.
@@ -70,9 +73,9 @@ impl History {
     }
 
     /// Adds a branch that leaves the present one at `begins`; what lies beyond is forgotten.
-    pub fn promote(&mut self, timeline: TimelineId, term: Term, begins: Lsn) {
+    pub fn promote(&mut self, timeline: TimelineId, term: Term, begins: Lsn, by: Incarnation) {
         self.0.retain(|b| b.begins <= begins && b.timeline != timeline);
-        self.0.push(Branch { timeline, term, begins });
+        self.0.push(Branch { timeline, term, begins, by });
         if self.0.len() > Self::KEPT {
             let surplus = self.0.len() - Self::KEPT;
             self.0.drain(..surplus);
@@ -87,7 +90,7 @@ impl History {
                 .iter()
                 .enumerate()
                 .filter(|(i, b)| *i == 0 || b.begins < flushed)
-                .map(|(_, b)| *b)
+                .map(|(_, b)| b.clone())
                 .collect(),
         )
     }
@@ -153,6 +156,7 @@ mod tests {
                     timeline: timeline(n),
                     term: Term(term),
                     begins: Lsn(begins),
+                    by: "i".into(),
                 })
                 .collect(),
         )
@@ -174,6 +178,15 @@ mod tests {
         assert_eq!(a.kinship(Lsn(950), &b), Kinship::Left(Lsn(900)));
         assert_eq!(a.kinship(Lsn(900), &b), Kinship::OnIt);
         assert_eq!(b.kinship(Lsn(1100), &a), Kinship::Left(Lsn(900)));
+    }
+
+    #[test]
+    fn two_promotions_of_one_term_at_one_place_are_a_divergence() {
+        let a = history(&[(1, 1, 0), (2, 5, 1000)]);
+        let mut b = a.clone();
+        b.0[1].by = "another".into();
+        assert_eq!(a.kinship(Lsn(1100), &b), Kinship::Left(Lsn(1000)));
+        assert_eq!(a.kinship(Lsn(1000), &b), Kinship::OnIt);
     }
 
     #[test]

@@ -90,7 +90,8 @@ pub fn free(
     }
     let release =
         Release { by: holder.incarnation.clone(), proof: ReleaseProof::Operator, handover: None };
-    let freed = Lease { holder: None, release: Some(release), ..lease.clone() };
+    let edition = lease.edition.saturating_add(1);
+    let freed = Lease { holder: None, release: Some(release), edition, ..lease.clone() };
     Ok((version, LeaseRecord::encode(&freed)))
 }
 
@@ -113,7 +114,7 @@ mod tests {
             term: Term(3),
             duration: Span::seconds(10),
             system_id: SystemId(1),
-            history: History::root(Term(1)),
+            history: History::root(Term(1), "i".into()),
             history_published: true,
             position: Position::default(),
             cohort: vec![Member {
@@ -125,6 +126,7 @@ mod tests {
             quorum: None,
             release: None,
             reassertions: 0,
+            edition: 4,
         }
     }
 

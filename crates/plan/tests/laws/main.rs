@@ -205,6 +205,19 @@ fn a_deleted_volume_of_the_primary_is_given_up_only_after_a_switchover() {
 }
 
 #[test]
+fn an_ended_pod_serves_nobody_whatever_its_condition_says() {
+    let mut model = healthy(3);
+    // Kubernetes has not taken back that it was ready.
+    model.pod(&name(2), |pod| pod.ended = true);
+    if let Seen::Known(volume) = &mut model.instance(&name(3)).data {
+        volume.deleting = true;
+    }
+    model.spec().pod_stamp = "new".to_owned();
+    checked(&model.world);
+    settle(&mut model);
+}
+
+#[test]
 fn a_world_and_its_plan_can_be_written_down_and_read_back() {
     let mut model = healthy(3);
     model.spec().fenced = Fenced::Named([name(2)].into());

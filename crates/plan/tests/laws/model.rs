@@ -242,7 +242,8 @@ impl Model {
             .iter()
             .filter(|(_, instance)| {
                 let told = instance.directive.known().is_some_and(|facts| !facts.directive.fenced);
-                instance.pod.known().is_some() && instance.data.known().is_some() && told
+                let up = instance.pod.known().is_some_and(|pod| !pod.ended);
+                up && instance.data.known().is_some() && told
             })
             .map(|(name, _)| name.clone())
             .collect();

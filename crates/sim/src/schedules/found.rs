@@ -18,6 +18,7 @@ pub(super) const SCRIPTS: &[Named] = &[
     ("P's container restarts during the operator's proof", restart_during_proof),
     ("promisers too few to elect, P returns", too_few_promisers),
     ("P destroyed, the former P left", primary_destroyed),
+    ("P is to stop, its successor's machine is gone", successor_gone_at_stop),
 ];
 
 fn primary_takes_again(world: &mut World) {
@@ -313,5 +314,20 @@ fn primary_destroyed(world: &mut World) {
     for machine in 0..world.machines.len() {
         world.power_on(machine);
     }
+    world.seconds(20);
+}
+
+fn successor_gone_at_stop(world: &mut World) {
+    let (primary, standby) = (world.primary(), world.a_standby());
+    let machine = world.machine_of(standby);
+    world.power_off(machine);
+    // Heard of lately enough to be chosen.
+    world.pass_between(0, 1_200);
+    world.delete_pod(primary, 1_800 * SECOND, false);
+    // Five seconds until PostgreSQL gives the connection up, three until the agent does.
+    world.seconds(13);
+    let holds = world.holder_pod() == Some(primary);
+    world.expect(!holds, "the primary has given the Lease away long before switchoverDelay");
+    world.power_on(machine);
     world.seconds(20);
 }

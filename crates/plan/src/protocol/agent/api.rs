@@ -54,6 +54,8 @@ pub(super) enum Reading {
     Absent(Base),
     Refused(ApiRefusal),
     Unreadable,
+    /// An older state than one already obeyed.
+    Damaged,
     Silent,
 }
 
@@ -114,8 +116,7 @@ impl Api {
     /// the API is silent.
     fn keep_unresolved(&mut self, write: Write) {
         self.unresolved.retain(|w| {
-            let like = Lease { position: w.lease.position, ..write.lease.clone() };
-            w.base != write.base || w.purpose != write.purpose || w.lease != like
+            w.base != write.base || w.purpose != write.purpose || !w.lease.is_like(&write.lease)
         });
         self.unresolved.push(write);
     }
@@ -197,13 +198,24 @@ impl Protocol {
                 return;
             }
         };
-        self.api.reading = Reading::Found;
+        let damaged = self.damaged(&lease);
         if version != self.api.version || self.api.lease.is_none() {
             self.api.changed_at = self.now;
-            self.heard_by_renewal(&lease);
+            if !damaged {
+                self.heard_by_renewal(&lease);
+            }
         }
         self.api.version = version;
-        self.api.lease = Some(lease);
+        if damaged {
+            // What was obeyed before stays what is acted upon.
+            self.api.reading = Reading::Damaged;
+            if self.api.lease.is_none() {
+                self.api.lease = self.ledger.lease.clone().map(|(_, last)| last);
+            }
+        } else {
+            self.api.reading = Reading::Found;
+            self.api.lease = Some(lease);
+        }
         if let Some(at) = asked_at {
             self.api.confirmed_at = self.api.confirmed_at.max(at);
         }
@@ -213,7 +225,9 @@ impl Protocol {
             Base::Version(base) => base >= version,
             Base::Absent => false,
         });
-        self.lease_seen();
+        if !damaged {
+            self.lease_seen();
+        }
     }
 
     fn lease_absent(&mut self, asked_at: Option<Moment>, base: Base) {
@@ -242,9 +256,6 @@ impl Protocol {
     /// A version of L is known that may be new: obeys a higher term, and remembers.
     fn lease_seen(&mut self) {
         let Some(lease) = self.api.lease.clone() else { return };
-        if self.damaged(&lease) {
-            return;
-        }
         let mine = lease.held_by(&self.me()) && self.ledger.incarnation.is_some();
         let mut changed = self.remember(&lease);
         if !mine && lease.term > self.ledger.term && lease.holder.is_some() {
@@ -298,17 +309,20 @@ impl Protocol {
     /// Keeps L in the ledger when it changed in more than position: it is what remains if the
     /// object is lost. True if the ledger is to be written.
     fn remember(&mut self, lease: &Lease) -> bool {
-        let same = self.ledger.lease.as_ref().is_some_and(|(_, old)| {
-            let like = Lease { position: old.position, ..lease.clone() };
-            *old == like
-        });
+        let same = self
+            .ledger
+            .lease
+            .as_ref()
+            .is_some_and(|(_, old)| old.is_like(lease) && old.edition == lease.edition);
         self.ledger.lease = Some((self.api.version, lease.clone()));
         !same
     }
 
     /// Rule 7: the API lost its past.
-    pub(super) fn damaged(&self, lease: &Lease) -> bool {
-        clause!(self, DamagedIsNotObeyed) && lease.term < self.ledger.term
+    fn damaged(&self, lease: &Lease) -> bool {
+        let older = clause!(self, DamagedEdition)
+            && self.ledger.lease.as_ref().is_some_and(|(_, last)| lease.is_older_than(last));
+        clause!(self, DamagedIsNotObeyed) && (lease.term < self.ledger.term || older)
     }
 
     /// Rule 7: what L is, by this agent's own clock.
@@ -316,14 +330,12 @@ impl Protocol {
         match self.api.reading {
             Reading::Found => {}
             Reading::Absent(_) => return Sight::Absent,
+            Reading::Damaged => return Sight::Damaged,
             Reading::Unread | Reading::Refused(_) | Reading::Unreadable | Reading::Silent => {
                 return Sight::Unknown;
             }
         }
         let Some(lease) = &self.api.lease else { return Sight::Unknown };
-        if self.damaged(lease) {
-            return Sight::Damaged;
-        }
         let mut duration = lease.duration;
         if !clause!(self, ExpiryAfterDuration) {
             duration = duration.percent(50);
@@ -348,10 +360,11 @@ impl Protocol {
     }
 
     /// Writes L, if no write is on its way.
-    pub(super) fn write_lease(&mut self, base: Base, lease: Lease, purpose: Purpose) -> bool {
+    pub(super) fn write_lease(&mut self, base: Base, mut lease: Lease, purpose: Purpose) -> bool {
         if self.api.write.is_some() {
             return false;
         }
+        lease.edition = self.next_edition(&lease);
         let request = self.request();
         let record = LeaseRecord::encode(&lease);
         // A shorter D counts from the moment at which it is sent.
@@ -363,6 +376,17 @@ impl Protocol {
         self.api.write = Some(Write { request, base, lease, purpose, started: self.now });
         self.out.push(Command::WriteLease { request, base, record });
         true
+    }
+
+    /// One more than any known one, unless nothing but the position changes.
+    fn next_edition(&self, lease: &Lease) -> u64 {
+        let last = self.ledger.lease.iter().map(|(_, last)| last);
+        let known = self.api.lease.iter().chain(last).map(|l| l.edition).max().unwrap_or(0);
+        let found = self.api.reading == Reading::Found;
+        match &self.api.lease {
+            Some(current) if found && current.is_like(lease) => current.edition,
+            Some(_) | None => known.saturating_add(1),
+        }
     }
 
     pub(super) fn lease_written(&mut self, request: RequestId, writing: LeaseWriting) {
@@ -459,7 +483,7 @@ impl Protocol {
     /// It reached the API within two renewal periods.
     pub(super) fn reads_api(&self) -> bool {
         let limit = self.timing().renew.times(2);
-        matches!(self.api.reading, Reading::Found | Reading::Absent(_))
+        matches!(self.api.reading, Reading::Found | Reading::Damaged | Reading::Absent(_))
             && self.api.answered_at.is_some_and(|at| self.now.since(at) < limit)
     }
 }

@@ -274,7 +274,8 @@ impl Protocol {
     fn nobody_objects(&self, candidacy: &Candidacy, round: &Round) -> Result<(), Waiting> {
         for (name, answer) in &round.answers {
             let status = &answer.status;
-            let higher = status.term > candidacy.lease.term;
+            let higher = status.term > candidacy.lease.term
+                || answer.verdict == Verdict::No(Refusal::HigherTerm);
             if higher && clause!(self, CandidateHeedsTerm) {
                 return Err(Waiting::HigherTerm(name.clone()));
             }
@@ -430,6 +431,7 @@ impl Protocol {
             quorum: old.quorum.clone().filter(|_| clause!(self, TakeKeepsQuorum)),
             release: None,
             reassertions: 0,
+            edition: 0,
         }
     }
 
@@ -481,7 +483,22 @@ impl Protocol {
                 self.human = names.iter().cloned().map(HumanOption::BringBack).collect();
                 self.human.push(HumanOption::NameHolder);
             }
+            Waiting::LeaseDamaged => self.ask_for_the_others(),
+            Waiting::NoSource if self.has_no_copy() => self.ask_for_the_others(),
             _ => {}
         }
+    }
+
+    /// Nobody has made L again, or serves, for longer than that takes.
+    fn ask_for_the_others(&mut self) {
+        if self.now.since(self.api.changed_at) < self.lease_duration().times(2) {
+            return;
+        }
+        let own = self.config.name.clone();
+        let lease = self.api.lease.as_ref().or(self.ledger.lease.as_ref().map(|l| &l.1));
+        let others: BTreeSet<InstanceName> =
+            lease.iter().flat_map(|l| l.everyone()).map(|m| m.name.clone()).collect();
+        self.human = others.into_iter().filter(|n| *n != own).map(HumanOption::BringBack).collect();
+        self.human.push(HumanOption::NameHolder);
     }
 }

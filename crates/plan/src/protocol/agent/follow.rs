@@ -39,7 +39,9 @@ impl Protocol {
             | PostgresState::Standby
             | PostgresState::Stopping => {}
         }
-        if !matches!(self.state(), PostgresState::Primary) {
+        // Not before PostgreSQL is down: a start or promotion that a process before this one asked
+        // for may still end in a primary.
+        if self.is_down() {
             self.disarm();
         }
         if self.ledger.rejoining {
@@ -249,10 +251,7 @@ impl Protocol {
     // ---- rule 22 ----
 
     fn begin_rejoin(&mut self) {
-        let Some(_) = self.source() else {
-            self.waiting = Some(Waiting::NoSource);
-            return;
-        };
+        let Some(_) = self.source() else { return self.no_source() };
         if !self.is_down() {
             self.run(Action::Stop { mode: StopMode::Fast, limit: STOP });
             return;
@@ -281,13 +280,15 @@ impl Protocol {
     }
 
     fn clone_from_source(&mut self) {
-        let Some(source) = self.source() else {
-            self.waiting = Some(Waiting::NoSource);
-            return;
-        };
+        let Some(source) = self.source() else { return self.no_source() };
         self.counts.clones += 1;
         self.remember_source();
         self.run(Action::Clone { from: source });
+    }
+
+    fn no_source(&mut self) {
+        self.human_options(&Waiting::NoSource);
+        self.waiting = Some(Waiting::NoSource);
     }
 
     fn remember_source(&mut self) {
@@ -347,7 +348,7 @@ impl Protocol {
             (Action::Initialize, Outcome::NewDirectory { incarnation, system_id }) => {
                 self.ledger.incarnation = Some(incarnation.clone());
                 self.ledger.system_id = Some(*system_id);
-                self.ledger.history = History::root(crate::protocol::Term(1));
+                self.ledger.history = History::root(crate::protocol::Term(1), incarnation.clone());
                 self.ledger.role = LastRole::Primary;
                 self.save();
             }

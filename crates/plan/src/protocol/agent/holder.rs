@@ -206,7 +206,9 @@ impl Protocol {
             self.duty = Duty::Retiring;
             return;
         }
-        self.disarm();
+        if self.is_down() {
+            self.disarm();
+        }
         self.duty = Duty::Standby;
     }
 

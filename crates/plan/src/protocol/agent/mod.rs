@@ -159,7 +159,8 @@ impl Protocol {
             operations: BTreeMap::new(),
             duty: Duty::Standby,
             right: None,
-            armed: false,
+            // A process before this one may have told the keeper of a right.
+            armed: true,
             no_run_before: Moment::default(),
             heard: now,
             receiver_paused_until: now,
@@ -260,7 +261,8 @@ impl Protocol {
             return;
         };
         let begins = pg.timeline_begins;
-        self.ledger.history.promote(timeline, term, begins);
+        let me = self.me();
+        self.ledger.history.promote(timeline, term, begins, me);
         self.ledger.promoting = None;
         self.save();
     }

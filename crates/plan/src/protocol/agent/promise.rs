@@ -48,8 +48,7 @@ impl Protocol {
 
     /// The highest term that this agent knows.
     pub(super) fn known_term(&self) -> Term {
-        let lease =
-            self.api.lease.as_ref().filter(|l| !self.damaged(l)).map_or(Term::ZERO, |l| l.term);
+        let lease = self.api.lease.as_ref().map_or(Term::ZERO, |l| l.term);
         self.ledger.term.max(lease)
     }
 
@@ -85,7 +84,8 @@ impl Protocol {
         promise: bool,
         quick: bool,
     ) -> Result<(), Refusal> {
-        if self.known_term() > term {
+        // Where this agent knows L by a later state, the asker runs on an older one.
+        if self.known_term() > term || self.sight() == Sight::Damaged {
             return Err(Refusal::HigherTerm);
         }
         if self.has_no_copy() && clause!(self, RejoiningPromisesNothing) {

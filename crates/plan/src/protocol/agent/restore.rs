@@ -6,7 +6,6 @@ use crate::protocol::command::Base;
 use crate::protocol::event::PostgresState;
 use crate::protocol::identity::{InstanceName, Member, Term};
 use crate::protocol::lease::Lease;
-use crate::protocol::ledger::LastRole;
 use crate::protocol::message::{Question, Standing};
 use crate::protocol::moment::Span;
 use crate::protocol::position::Position;
@@ -49,17 +48,14 @@ impl Protocol {
         if self.api.write.is_some() || self.now < self.retry_at {
             return Err(Waiting::UnresolvedWrite);
         }
-        if damaged {
-            let mine = self.ledger.lease.as_ref().is_some_and(|l| l.1.held_by(&self.me()));
-            if !mine || self.ledger.role != LastRole::Primary {
-                return Err(Waiting::LeaseDamaged);
-            }
-        } else if directive.bootstrap_primary && self.nobody_ran() {
+        if damaged && self.holds_by_ledger() {
+            // It need not wait for others to come back: nobody is asked to give way to it.
+        } else if !damaged && directive.bootstrap_primary && self.nobody_ran() {
             return Ok(self.create_first(base));
         } else {
             let until = self.api.changed_at + self.lease_duration();
             if self.api.confirmed_at < until || self.now < self.no_run_before {
-                return Err(Waiting::LeaseAbsent);
+                return Err(if damaged { Waiting::LeaseDamaged } else { Waiting::LeaseAbsent });
             }
         }
         let names: Vec<InstanceName> = self.names();
@@ -67,6 +63,12 @@ impl Protocol {
         let restoration = Restoration { base, damaged, round: Some(round), writing: false };
         self.decide_restoring(Box::new(restoration));
         Ok(true)
+    }
+
+    /// The last L that it knows names this instance.
+    fn holds_by_ledger(&self) -> bool {
+        let last = self.ledger.lease.as_ref().map(|(_, last)| last);
+        last.is_some_and(|l| l.held_by(&self.me()) && l.term == self.ledger.term)
     }
 
     fn nobody_ran(&self) -> bool {
@@ -112,6 +114,7 @@ impl Protocol {
             quorum: quorum.then(|| Quorum::alone(self.me())),
             release: None,
             reassertions: 0,
+            edition: 0,
         })
     }
 
@@ -157,12 +160,6 @@ impl Protocol {
 
     fn may_restore(&self, restoration: &Restoration, round: &Round) -> Result<Lease, Waiting> {
         let statuses: Vec<_> = round.answers.values().map(|a| &a.status).collect();
-        if restoration.damaged {
-            if let Some(s) = statuses.iter().find(|s| s.term > self.ledger.term) {
-                return Err(Waiting::HigherTerm(s.member.name.clone()));
-            }
-            return self.last_lease().ok_or(Waiting::LeaseDamaged);
-        }
         if !round.silent.is_empty() && clause!(self, AbsentNeedsEverybody) {
             return Err(Waiting::Unanswered(round.silent.iter().cloned().collect()));
         }
@@ -170,6 +167,12 @@ impl Protocol {
             statuses.iter().find(|s| matches!(s.standing, Standing::Primary | Standing::Down))
         {
             return Err(Waiting::PeerRuns(s.member.name.clone()));
+        }
+        if restoration.damaged && self.holds_by_ledger() {
+            if let Some(s) = statuses.iter().find(|s| s.term > self.ledger.term) {
+                return Err(Waiting::HigherTerm(s.member.name.clone()));
+            }
+            return self.last_lease().ok_or(Waiting::LeaseDamaged);
         }
         let own = self.status();
         if let Some(s) = statuses.iter().find(|s| !s.no_copy && better(s, &own)) {
