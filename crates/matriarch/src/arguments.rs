@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use matriarch_api::Identity;
+use matriarch_cli as cli;
+
+use crate::plugin::LocalPlugin;
 
 /// PostgreSQL on Kubernetes.
 #[derive(Debug, Parser)]
@@ -45,6 +48,9 @@ pub enum Verb {
         #[command(subcommand)]
         verb: LocalVerb,
     },
+    /// The verbs of the kubectl plugin.
+    #[command(flatten)]
+    Plugin(cli::Verb),
 }
 
 /// Verbs for a running agent.
@@ -84,8 +90,16 @@ pub enum LocalVerb {
         #[arg(long)]
         no_operator: bool,
     },
-    /// Shows what runs.
+    /// Shows what runs, or one cluster closely.
     Status {
+        /// The cluster to show closely.
+        cluster: Option<String>,
+        /// Of one cluster: -v for roles and budgets, -vv for configuration and certificates.
+        #[arg(short, long, action = clap::ArgAction::Count)]
+        verbose: u8,
+        /// Of one cluster: the form.
+        #[arg(short, long, value_enum, default_value_t = cli::status::Form::Text)]
+        output: cli::status::Form,
         /// Where.
         #[command(flatten)]
         place: Place,
@@ -116,6 +130,9 @@ pub enum LocalVerb {
         #[arg(long, default_value_t = 120)]
         timeout: u64,
     },
+    /// The verbs of the kubectl plugin.
+    #[command(flatten)]
+    Plugin(LocalPlugin),
 }
 
 /// Which state directory.
@@ -128,6 +145,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// True if the user named it.
+    pub fn is_named(&self) -> bool {
+        self.state.is_some()
+    }
+
     /// The state directory.
     pub fn state(self) -> PathBuf {
         self.state.unwrap_or_else(matriarch_local::up::default_state)

@@ -11,7 +11,7 @@ pub fn start(verb: &Verb) {
     let default = match verb {
         Verb::Agent { .. } | Verb::Operator { .. } => "info",
         // Progress lines tell people what they need; the log is for what is out of order.
-        Verb::Keeper | Verb::Bootstrap { .. } | Verb::Local { .. } => "warn",
+        Verb::Keeper | Verb::Bootstrap { .. } | Verb::Local { .. } | Verb::Plugin(_) => "warn",
     };
     let filter =
         EnvFilter::try_from_env("MATRIARCH_LOG").unwrap_or_else(|_| EnvFilter::new(default));

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod logging;
+mod plugin;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -54,6 +55,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Operator { api_identity } => single_thread()?.block_on(operator(api_identity)),
         Verb::Bootstrap { destination } => bootstrap(&destination),
         Verb::Local { verb } => local(verb),
+        Verb::Plugin(verb) => single_thread()?.block_on(plugin::run(verb)),
     }
 }
 
@@ -107,7 +109,13 @@ fn local(verb: LocalVerb) -> anyhow::Result<()> {
             };
             Ok(runtime.block_on(up::run(options))?)
         }
-        LocalVerb::Status { place, api_identity } => {
+        LocalVerb::Status { cluster: Some(cluster), verbose, output, place, api_identity } => {
+            let connection = matriarch_cli::Connection { api_identity, ..Default::default() };
+            let arguments =
+                matriarch_cli::status::Arguments { cluster, verbose, output, connection };
+            runtime.block_on(plugin::run_in(place, matriarch_cli::Verb::Status(arguments)))
+        }
+        LocalVerb::Status { cluster: None, verbose: _, output: _, place, api_identity } => {
             let text = runtime.block_on(verbs::status(&place.state(), api_identity))?;
             print!("{text}");
             Ok(())
@@ -126,6 +134,10 @@ fn local(verb: LocalVerb) -> anyhow::Result<()> {
             let pid = runtime.block_on(verbs::stop(&place.state(), limit))?;
             println!("stopped (process {pid})");
             Ok(())
+        }
+        LocalVerb::Plugin(verb) => {
+            let (place, verb) = verb.into_parts();
+            runtime.block_on(plugin::run_in(place, verb))
         }
     }
 }

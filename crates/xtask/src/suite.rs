@@ -31,10 +31,6 @@ const STEPS: [Step; 6] = [
     Step { name: "tests", run: tests },
     Step { name: "simulator", run: simulator },
 ];
-    Step { name: "tidy", run: crate::tidy::run },
-    Step { name: "generated", run: || crate::generation::run(true) },
-    Step { name: "tests", run: tests },
-];
 
 /// Runs all steps, or those whose name contains `filter`.
 pub fn run(filter: Option<&str>) -> Result<()> {
