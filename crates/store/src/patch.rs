@@ -246,7 +246,9 @@ mod tests {
         let patch = json!({"metadata": {"finalizers": ["c/d"]},
             "spec": {"tolerations": [{"key": "y"}]}});
         let patched = pod_patch(patch, pod);
-        assert_eq!(patched["metadata"]["finalizers"], json!(["a/b", "c/d"]));
+        // What the patch brings comes first, as kube-apiserver has it (conformance: "of which one
+        // is added").
+        assert_eq!(patched["metadata"]["finalizers"], json!(["c/d", "a/b"]));
         assert_eq!(patched["spec"]["tolerations"], json!([{"key": "y"}]));
         let removed = pod_patch(
             json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a/b"]}}),
