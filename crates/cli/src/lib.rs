@@ -68,14 +68,14 @@ impl Verb {
 /// If the API refuses, or what was asked for cannot be; the text says what to do.
 pub async fn run(session: &Session, verb: Verb) -> Result<(), Error> {
     match verb {
-        Verb::Status(arguments) => status::run(session, &arguments).await,
+        Verb::Status(arguments) => Box::pin(status::run(session, &arguments)).await,
         Verb::Promote(arguments) => promote::run(session, &arguments).await,
         Verb::Restart(arguments) => restart::run(session, &arguments).await,
         Verb::Reload(arguments) => reload::run(session, &arguments).await,
         Verb::Fencing(arguments) => fencing::run(session, &arguments).await,
         Verb::Psql(arguments) => psql::run(session, &arguments).await,
         Verb::Logs(arguments) => logs::run(session, &arguments).await,
-        Verb::Plan(arguments) => plan::run(session, &arguments).await,
+        Verb::Plan(arguments) => Box::pin(plan::run(session, &arguments)).await,
         Verb::Explain(arguments) => explain::run(session, &arguments).await,
     }
 }

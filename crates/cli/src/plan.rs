@@ -46,7 +46,7 @@ pub async fn run(session: &Session, arguments: &Arguments) -> Result<(), Error> 
         text.push_str(&format!("{ignored} is no Cluster: nothing is planned for it\n"));
     }
     for wanted in &manifest.clusters {
-        let foreseen = foresee(session, wanted).await?;
+        let foreseen = Box::pin(foresee(session, wanted)).await?;
         text.push_str(&render(&foreseen));
     }
     print(&text)
@@ -71,10 +71,7 @@ async fn foresee(session: &Session, wanted: &Value) -> Result<Foreseen, Error> {
     let changed = read(changed)?;
     let now_ms = Timestamp::now().as_millisecond();
     let pass = Pass::run(&session, &changed, present.as_ref(), now_ms).await;
-    let before = match &present {
-        Some(cluster) => Some(pass.again(cluster)),
-        None => None,
-    };
+    let before = present.as_ref().map(|cluster| pass.again(cluster));
     let changes = file::changes(present.as_ref(), &changed);
     Ok(Foreseen {
         cluster: changed,

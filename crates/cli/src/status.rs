@@ -45,7 +45,7 @@ pub enum Form {
 /// # Errors
 /// If the Cluster cannot be read.
 pub async fn run(session: &Session, arguments: &Arguments) -> Result<(), Error> {
-    let observed = Observed::read(session, &arguments.cluster).await?;
+    let observed = Box::pin(Observed::read(session, &arguments.cluster)).await?;
     match arguments.output {
         Form::Text => print(&render(&observed, arguments.verbose, session.identity)),
         Form::Json => print(&format!("{:#}\n", document(&observed)?)),
