@@ -126,7 +126,7 @@ async fn once(
         lines.extend(line::parse_all(&pod, &log));
     }
     // Stable: lines of one pod stay in their order where times are equal.
-    lines.sort_by_key(|line| line.time.clone());
+    lines.sort_by_key(|line| line.time);
     lines.iter().try_for_each(|line| say(&form.of(line)))
 }
 
