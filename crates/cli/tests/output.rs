@@ -1,5 +1,7 @@
 //! What the verbs print, from objects as an API server gives them.
 
+#![expect(clippy::unwrap_used, reason = "a failed test panics")]
+
 use std::path::Path;
 
 use jiff::Timestamp;

@@ -20,8 +20,8 @@ const KNOWN_FINDINGS: [&str; 2] =
 /// The simulator's package: built optimised, so never together with the others.
 const SIMULATOR: &str = "matriarch-sim";
 
-const CLIPPY: [&str; 7] =
-    ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
+const CLIPPY: [&str; 8] =
+    ["clippy", "--quiet", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"];
 
 const STEPS: [Step; 6] = [
     Step { name: "format", run: || cargo(&["fmt", "--all", "--check"]) },
