@@ -32,14 +32,17 @@ pub enum Error {
     Client(#[source] kube::Error),
 }
 
-/// A new client, which opens connections of its own. `limit` is that of connecting, reading and
-/// writing; none leaves watches open for ever.
+/// A new client, which opens connections of its own. `limit` is that of connecting and of writing.
+///
+/// Nothing limits reading: in a pooled connection that clock also runs while nothing is asked, so
+/// it would cut every connection that has been idle for so long, and the request that comes just
+/// then would fail. Who needs an answer in time limits the whole request.
 ///
 /// The API server is given by its IP address, so the C resolver is never asked (traps P2).
 ///
 /// # Errors
 /// If the service account is not mounted or makes no sense.
-pub fn connect(options: &AgentOptions, limit: Option<Duration>) -> Result<Client, Error> {
+pub fn connect(options: &AgentOptions, limit: Duration) -> Result<Client, Error> {
     let (host, port) = &options.api_server;
     let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
     let uri = format!("https://{host}:{port}").parse().map_err(Error::Address)?;
@@ -48,9 +51,9 @@ pub fn connect(options: &AgentOptions, limit: Option<Duration>) -> Result<Client
     config.default_namespace.clone_from(&options.namespace);
     config.root_cert = Some(authorities(&directory.join("ca.crt"))?);
     config.auth_info.token_file = Some(directory.join("token").to_string_lossy().into_owned());
-    config.connect_timeout = Some(limit.unwrap_or(Duration::from_secs(5)));
-    config.read_timeout = limit;
-    config.write_timeout = Some(limit.unwrap_or(Duration::from_secs(10)));
+    config.connect_timeout = Some(limit);
+    config.read_timeout = None;
+    config.write_timeout = Some(limit);
     config.default_retry = false;
     Client::try_from(config).map_err(Error::Client)
 }

@@ -66,8 +66,7 @@ impl LeaseClient {
         let client = match &self.client {
             Some(client) => client.clone(),
             None => {
-                let client =
-                    kubernetes::connect(&self.options, Some(LIMIT)).map_err(Failure::Client)?;
+                let client = kubernetes::connect(&self.options, LIMIT).map_err(Failure::Client)?;
                 self.client.insert(client).clone()
             }
         };
@@ -206,5 +205,105 @@ fn record_of(lease: &Lease, identity: Identity) -> LeaseRecord {
         transitions: u64::try_from(spec.lease_transitions.unwrap_or(0)).unwrap_or(0),
         duration_seconds: u32::try_from(spec.lease_duration_seconds.unwrap_or(0)).unwrap_or(0),
         annotations,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::root::Root;
+
+    const LEASE: &str = r#"{"apiVersion":"coordination.k8s.io/v1","kind":"Lease",
+        "metadata":{"name":"c","namespace":"default","resourceVersion":"7"},"spec":{}}"#;
+
+    /// An API server that answers every request with the Lease; counts connections.
+    async fn serve(root: &Root) -> (u16, Arc<AtomicUsize>) {
+        let authority = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = params.self_signed(&authority).expect("a certificate").pem();
+        let issuer = Issuer::new(params, authority);
+        let key = KeyPair::generate().expect("a key");
+        let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("a name");
+        let leaf = leaf.signed_by(&key, &issuer).expect("a certificate");
+        let directory = root.service_account();
+        std::fs::create_dir_all(&directory).expect("a directory");
+        std::fs::write(directory.join("ca.crt"), ca).expect("a file");
+        std::fs::write(directory.join("token"), "token").expect("a file");
+
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![leaf.der().clone()], private)
+            .expect("a pair");
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counter = connections.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                counter.fetch_add(1, Ordering::Relaxed);
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                    let mut request = Vec::new();
+                    while stream.read_buf(&mut request).await.is_ok_and(|read| read > 0) {
+                        if request.ends_with(b"\r\n\r\n") {
+                            request.clear();
+                            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json";
+                            let answer =
+                                format!("{head}\r\nContent-Length: {}\r\n\r\n{LEASE}", LEASE.len());
+                            if stream.write_all(answer.as_bytes()).await.is_err() {
+                                return;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        (port, connections)
+    }
+
+    /// A connection that was cut for idleness made every renewal a new TLS session, and failed the
+    /// request that came just then: three to ten failures a minute under `local`.
+    #[tokio::test]
+    async fn a_connection_outlives_the_time_between_two_renewals() {
+        let base = std::env::temp_dir().join(format!("lease-{}", std::process::id()));
+        let root = Root::new(&base);
+        let (port, connections) = serve(&root).await;
+        let options = AgentOptions {
+            instance: "c-1".to_owned(),
+            namespace: "default".to_owned(),
+            pod_uid: "u".to_owned(),
+            address: Ipv4Addr::LOCALHOST.into(),
+            cluster: "c".to_owned(),
+            identity: "matriarch".to_owned(),
+            api_server: ("127.0.0.1".to_owned(), port),
+            root,
+            path: std::ffi::OsString::new(),
+            own_address_only: true,
+        };
+        let mut client = LeaseClient::new(&options, Identity::Matriarch);
+        for wait in [LIMIT.mul_f32(0.9), LIMIT.mul_f32(1.5), Duration::ZERO] {
+            let reading = client.read().await;
+            assert!(matches!(reading, LeaseReading::Found { .. }), "{reading:?}");
+            tokio::time::sleep(wait).await;
+        }
+        assert_eq!(connections.load(Ordering::Relaxed), 1);
+        std::fs::remove_dir_all(&base).expect("it is ours");
     }
 }

@@ -34,6 +34,7 @@ pub use root::Root;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use matriarch_api::identity::Identity;
 use matriarch_plan::protocol as plan;
@@ -44,6 +45,9 @@ use driver::link::{Hello, KeeperLink};
 use driver::tend::{Tended, Tender};
 use driver::{Driver, Input, Outlets, Parts};
 use postgres::data;
+
+/// How long connecting to the Kubernetes API, and each write to it, may take, the Lease's apart.
+const API_LIMIT: Duration = Duration::from_secs(5);
 
 /// Runs the agent until the pod ends. Standard input is the socket to the keeper. To be called
 /// inside a `LocalSet`: operations hold borrowed closures across waits.
@@ -63,7 +67,7 @@ pub async fn run(options: AgentOptions) -> Result<(), Error> {
     }
     let (inputs, received) = mpsc::unbounded_channel();
     let (link, hello) = open_link(&inputs).await?;
-    let client = kubernetes::connect(&options, None).map_err(Error::Kubernetes)?;
+    let client = kubernetes::connect(&options, API_LIMIT).map_err(Error::Kubernetes)?;
     let (known_sender, known) = watch::channel(settings::Known::load(root).map(Arc::new));
     let context = Context::new(options.clone(), identity, client.clone(), link, known);
     let (ledger_file, ledger) = ledger::LedgerFile::open(root).map_err(Error::Ledger)?;

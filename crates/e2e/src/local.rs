@@ -20,6 +20,7 @@ pub struct Machine {
     state: PathBuf,
     port: u16,
     child: Option<Child>,
+    stopped: bool,
     output: Arc<Mutex<Vec<String>>>,
 }
 
@@ -54,7 +55,7 @@ impl Machine {
     pub fn new(name: &str, port: u16) -> anyhow::Result<Self> {
         let state = std::env::temp_dir().join(format!("m-{name}-{}", std::process::id()));
         ensure!(!state.exists(), "{} exists", state.display());
-        Ok(Self { state, port, child: None, output: Arc::default() })
+        Ok(Self { state, port, child: None, stopped: false, output: Arc::default() })
     }
 
     /// The binary under test: beside the tests, or `MATRIARCH_BINARY`.
@@ -86,6 +87,7 @@ impl Machine {
         collect(stdout.context("stdout is piped")?, self.output.clone());
         collect(stderr.context("stderr is piped")?, self.output.clone());
         self.child = Some(child);
+        self.stopped = false;
         Ok(())
     }
 
@@ -132,6 +134,7 @@ impl Machine {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        self.stopped = true;
         Ok(())
     }
 
@@ -277,8 +280,9 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if !self.stopped {
             eprintln!("--- matriarch local printed:\n{}", self.printed());
+            eprintln!("--- what it left is in {}", self.state.display());
         }
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -295,7 +299,8 @@ impl Drop for Machine {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        if !std::thread::panicking() {
+        // What a failed test leaves is there to be read.
+        if self.stopped {
             let _ = std::fs::remove_dir_all(&self.state);
         }
     }

@@ -435,7 +435,8 @@ impl World {
         }
         self.pods[pod].terminating = true;
         story!(self, "{}: SIGTERM, {} s of grace", self.pod_name(pod), grace / SECOND);
-        let termination = if !self.reaches_api(pod) {
+        let answered = self.reaches_api(pod) && !self.api.refusals.contains_key(&pod);
+        let termination = if !answered {
             Termination::Unknown
         } else if self.pods[pod].object {
             Termination::Graceful { grace: Span(grace / 1000) }

@@ -306,5 +306,6 @@ mod tests {
         too_few_promisers: "promisers too few to elect, P returns",
         primary_destroyed_former_left: "P destroyed, the former P left",
         successor_gone_at_stop: "P is to stop, its successor's machine is gone",
+        service_account_gone: "Cluster deleted, its service account first",
     }
 }

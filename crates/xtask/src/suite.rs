@@ -114,6 +114,8 @@ fn exit_code(status: std::process::ExitStatus) -> ExitCode {
 
 fn cargo(words: &[&str]) -> Result<()> {
     let mut cargo = command::cargo(&paths::workspace());
+    // A failed test says why in its own words; forty lines of frames hide them.
+    cargo.env("RUST_LIB_BACKTRACE", "0");
     command::run(cargo.args(words).envs(setup::environment()))
 }
 

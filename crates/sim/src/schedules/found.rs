@@ -1,5 +1,7 @@
 //! The second list of docs/ha-protocol.md: schedules that broke an earlier wording of a rule.
 
+use matriarch_plan::protocol::ApiRefusal;
+
 use super::Named;
 use crate::{SECOND, api::Ambiguity, settings::Mode, story, world::World};
 
@@ -19,6 +21,7 @@ pub(super) const SCRIPTS: &[Named] = &[
     ("promisers too few to elect, P returns", too_few_promisers),
     ("P destroyed, the former P left", primary_destroyed),
     ("P is to stop, its successor's machine is gone", successor_gone_at_stop),
+    ("Cluster deleted, its service account first", service_account_gone),
 ];
 
 fn primary_takes_again(world: &mut World) {
@@ -330,4 +333,19 @@ fn successor_gone_at_stop(world: &mut World) {
     world.expect(!holds, "the primary has given the Lease away long before switchoverDelay");
     world.power_on(machine);
     world.seconds(20);
+}
+
+/// The garbage collector takes the objects of a deleted Cluster in any order.
+fn service_account_gone(world: &mut World) {
+    let primary = world.primary();
+    for pod in 0..world.pods.len() {
+        world.api.refusals.insert(pod, ApiRefusal::Unauthorized);
+    }
+    for pod in 0..world.pods.len() {
+        let grace = if pod == primary { 1_800 } else { 30 };
+        world.delete_pod(pod, grace * SECOND, false);
+    }
+    world.seconds(30);
+    world.expect(!world.pods[primary].alive, "the last pod leaves long before its grace ends");
+    world.ended = true;
 }

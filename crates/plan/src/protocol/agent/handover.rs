@@ -27,8 +27,11 @@ const ASK_AGAIN: Span = Span::millis(100);
 /// A successor that has not answered for so long is given up: while it is waited for, nobody
 /// accepts writes.
 const SILENCE: Span = Span::seconds(3);
-/// A handover that cannot be told nor written is given up after so long.
+/// A handover that can neither be told nor written is given up after so long. A stop for good
+/// then simply ends: PostgreSQL is down, and L expires by itself.
 const TELL: Span = Span::seconds(10);
+/// A release that was refused is tried again after so long.
+const WRITE_AGAIN: Span = Span::millis(300);
 
 /// Why the Lease is given away.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +76,10 @@ pub(super) struct HandOver {
     started: Moment,
     /// When the successor was last heard of while it was waited for.
     heard: Option<Moment>,
+    /// When it was first ready to be given away.
+    ready: Option<Moment>,
+    /// The next try of a release that was refused.
+    write_after: Option<Moment>,
     pub round: Option<Round>,
     sent: bool,
 }
@@ -88,10 +95,11 @@ impl HandOver {
         matches!(self.stage, Stage::Giving(_) | Stage::Unresolved(_) | Stage::Awaiting(_))
     }
 
-    pub(super) fn release_refused(&mut self, by_api: bool) {
+    pub(super) fn release_refused(&mut self, by_api: bool, now: Moment) {
         if let Stage::Giving(lsn) | Stage::Unresolved(lsn) = self.stage {
             self.stage = Stage::Awaiting(lsn);
             self.sent = false;
+            self.write_after = Some(now + WRITE_AGAIN);
             if by_api {
                 self.reason = match self.reason {
                     Reason::Termination { .. } => Reason::Termination { short: true },
@@ -204,6 +212,8 @@ impl Protocol {
             stage,
             started: self.now,
             heard: None,
+            ready: None,
+            write_after: None,
             round: None,
             sent: false,
         }));
@@ -215,12 +225,16 @@ impl Protocol {
         let Step::HandOver(mut handover) = std::mem::replace(&mut holding.step, placeholder) else {
             return;
         };
-        let next = match handover.stage.clone() {
-            Stage::Checkpoint => self.after_checkpoint(&mut handover),
-            Stage::Stopping => self.while_stopping(&mut handover),
-            Stage::Awaiting(lsn) => self.while_awaiting(&mut handover, lsn),
-            Stage::Giving(lsn) => self.while_giving(&mut handover, lsn),
-            Stage::Unresolved(_) => self.while_unresolved(&handover),
+        let next = if self.in_vain(&handover) {
+            Next::Over
+        } else {
+            match handover.stage.clone() {
+                Stage::Checkpoint => self.after_checkpoint(&mut handover),
+                Stage::Stopping => self.while_stopping(&mut handover),
+                Stage::Awaiting(lsn) => self.while_awaiting(&mut handover, lsn),
+                Stage::Giving(lsn) => self.while_giving(&mut handover, lsn),
+                Stage::Unresolved(_) => self.while_unresolved(&handover),
+            }
         };
         match next {
             Next::Stay => holding.step = Step::HandOver(handover),
@@ -234,6 +248,15 @@ impl Protocol {
                 holding.ended = true;
             }
         }
+    }
+
+    /// The pod is to end, and whoever could take L does not hear: a deleted Cluster takes the
+    /// service account with it, and the API refuses all that its agents ask from then on.
+    fn in_vain(&self, handover: &HandOver) -> bool {
+        matches!(handover.reason, Reason::Termination { .. })
+            && self.is_down()
+            && self.api.write.is_none()
+            && handover.ready.is_some_and(|ready| self.now.since(ready) >= TELL)
     }
 
     fn after_checkpoint(&mut self, handover: &mut HandOver) -> Next {
@@ -339,6 +362,7 @@ impl Protocol {
         handover.stage = Stage::Giving(lsn);
         handover.round = None;
         handover.started = self.now;
+        handover.ready.get_or_insert(self.now);
         self.while_giving(handover, lsn)
     }
 
@@ -355,7 +379,8 @@ impl Protocol {
             let late = self.now.since(handover.started) >= TELL;
             return if late { Next::Resume } else { Next::Stay };
         }
-        if handover.sent || self.api.write.is_some() {
+        let early = handover.write_after.is_some_and(|after| self.now < after);
+        if handover.sent || self.api.write.is_some() || early {
             return Next::Stay;
         }
         let Some(current) = self.api.lease.clone().filter(|l| l.held_by(&self.me())) else {

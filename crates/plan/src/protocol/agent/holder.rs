@@ -297,7 +297,7 @@ impl Protocol {
         if purpose == Purpose::Release
             && let Step::HandOver(handover) = &mut holding.step
         {
-            handover.release_refused(refusal.is_some());
+            handover.release_refused(refusal.is_some(), self.now);
         }
     }
 
