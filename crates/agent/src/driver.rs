@@ -507,21 +507,11 @@ impl Driver {
 
     /// PostgreSQL is down, nothing is under way, and the protocol has nothing to give away.
     fn may_leave(&self) -> bool {
-        if !self.terminating
-            || self.context.link.postmaster().is_running()
-            || self.operation.is_some()
-            || self.writes > 0
-        {
-            return false;
-        }
-        match self.protocol.view().role {
-            Role::None | Role::Standby | Role::Fenced | Role::Rejoining => true,
-            Role::Candidate
-            | Role::Promoting
-            | Role::Primary
-            | Role::HandingOver
-            | Role::Stopping => false,
-        }
+        self.terminating
+            && !self.context.link.postmaster().is_running()
+            && self.operation.is_none()
+            && self.writes == 0
+            && self.protocol.may_leave()
     }
 
     fn publish(&self) {

@@ -36,6 +36,8 @@ pub(crate) struct InstanceObject {
     pub(crate) fenced: bool,
     pub(crate) leaving: bool,
     pub(crate) excluded: bool,
+    /// Id of the restart in place that was asked for last.
+    pub(crate) restart: Option<String>,
     pub(crate) bootstrap_primary: bool,
 }
 

@@ -86,6 +86,7 @@ impl World {
         self.after(1000, Event::Observe { pod, life, periodic: true });
         self.after(2000, Event::DirectivePoll { pod, life });
         self.after(3000, Event::AgentTick { pod, life });
+        self.tell_of_termination(pod);
     }
 
     fn config(&mut self, pod: usize, number: u64) -> Config {
@@ -127,6 +128,7 @@ impl World {
         agent.commands.extend(commands);
         self.pump(pod);
         self.schedule_tick(pod);
+        self.end_if_terminated(pod);
     }
 
     fn schedule_tick(&mut self, pod: usize) {
@@ -410,7 +412,7 @@ impl World {
             excluded: own.excluded,
             delayed: false,
             switchover: self.api.switchover.clone(),
-            restart: None,
+            restart: own.restart.clone(),
             synchronous: self.api.synchronous.clone(),
             timing: protocol::Timing::default(),
             limits: Limits {
@@ -430,11 +432,19 @@ impl World {
 
     /// SIGTERM reaches the pod.
     pub(crate) fn terminate(&mut self, pod: usize, grace: Micros) {
-        if self.pods[pod].terminating || !self.pods[pod].alive {
+        if self.pods[pod].terminating.is_some() || !self.pods[pod].alive {
             return;
         }
-        self.pods[pod].terminating = true;
+        self.pods[pod].terminating = Some(grace);
         story!(self, "{}: SIGTERM, {} s of grace", self.pod_name(pod), grace / SECOND);
+        self.after(grace, Event::GraceEnds { pod });
+        self.tell_of_termination(pod);
+        self.end_if_terminated(pod);
+    }
+
+    /// What the agent finds out about the end of its pod, also one that has just started.
+    fn tell_of_termination(&mut self, pod: usize) {
+        let Some(grace) = self.pods[pod].terminating else { return };
         let answered = self.reaches_api(pod) && !self.api.refusals.contains_key(&pod);
         let termination = if !answered {
             Termination::Unknown
@@ -443,22 +453,30 @@ impl World {
         } else {
             Termination::Gone
         };
-        self.after(grace, Event::GraceEnds { pod });
         self.feed(pod, Fact::Terminating(termination));
-        self.end_if_terminated(pod);
     }
 
     /// The container is left once PostgreSQL is down and the protocol has nothing more to do.
     pub(crate) fn end_if_terminated(&mut self, pod: usize) {
         let body = &self.pods[pod];
-        if body.terminating && body.server.is_none() && body.container.is_some() {
+        if body.terminating.is_none() || body.ends || !body.alive || body.server.is_some() {
+            return;
+        }
+        let may_leave = match body.container.as_ref().map(|container| &container.agent) {
+            Some(Some(agent)) => agent.operation.is_none() && agent.protocol.may_leave(),
+            // The keeper waits for the next agent.
+            Some(None) => false,
+            None => true,
+        };
+        if may_leave {
+            self.pods[pod].ends = true;
             let rest = self.random.millis(400, 1200);
             self.after(rest, Event::GraceEnds { pod });
         }
     }
 
     pub(crate) fn grace_ends(&mut self, pod: usize) {
-        if !self.pods[pod].terminating || !self.pods[pod].alive {
+        if self.pods[pod].terminating.is_none() || !self.pods[pod].alive {
             return;
         }
         self.kill_container(pod);

@@ -54,6 +54,7 @@ pub(crate) enum Kind {
     Switchover,
     Fence,
     Exclude,
+    Restart,
     Scale,
     /// F15, F17.
     ChangeSynchronous,
@@ -64,7 +65,7 @@ pub(crate) enum Kind {
 }
 
 /// All kinds; a swarm has a weight for each.
-pub(crate) const KINDS: [Kind; 29] = [
+pub(crate) const KINDS: [Kind; 30] = [
     Kind::CutApi,
     Kind::CutPeers,
     Kind::Isolate,
@@ -90,6 +91,7 @@ pub(crate) const KINDS: [Kind; 29] = [
     Kind::Switchover,
     Kind::Fence,
     Kind::Exclude,
+    Kind::Restart,
     Kind::Scale,
     Kind::ChangeSynchronous,
     Kind::OperatorAway,
@@ -286,6 +288,7 @@ impl World {
                 self.exclude(serial, true);
                 self.after(length, Event::Fault(Fault::Include(serial)));
             }
+            Kind::Restart => self.restart(serial),
             Kind::Scale => self.scale(),
             Kind::ChangeSynchronous => self.change_synchronous(),
             Kind::OperatorAway => {
@@ -447,7 +450,7 @@ impl World {
         story!(self, "machine {machine} boots");
         for pod in 0..self.pods.len() {
             if self.pods[pod].machine == machine && self.pods[pod].alive {
-                if self.pods[pod].terminating {
+                if self.pods[pod].terminating.is_some() {
                     self.pods[pod].alive = false;
                     self.pods[pod].object = false;
                     continue;
@@ -493,7 +496,7 @@ impl World {
         if let Some(place) = place {
             self.judge.destroyed.push((now, place));
         }
-        self.pods[pod].terminating = true;
+        self.pods[pod].terminating = Some(0);
         self.kill_container(pod);
         self.pods[pod].alive = false;
         self.pods[pod].object = false;
@@ -520,6 +523,15 @@ impl World {
             instance.fenced = fenced;
             self.api.directives += 1;
             story!(self, "user: c-{serial} fenced: {fenced}");
+        }
+    }
+
+    /// The operator wants PostgreSQL of one instance restarted in place.
+    pub(crate) fn restart(&mut self, serial: u32) {
+        if let Some(instance) = self.api.instances.get_mut(&serial) {
+            self.api.directives += 1;
+            instance.restart = Some(format!("restart-{}", self.api.directives));
+            story!(self, "operator: PostgreSQL of c-{serial} is to restart");
         }
     }
 

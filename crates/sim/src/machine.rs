@@ -181,7 +181,10 @@ pub(crate) struct Pod {
     pub(crate) alive: bool,
     /// Its object is in the API.
     pub(crate) object: bool,
-    pub(crate) terminating: bool,
+    /// Has had SIGTERM: its grace.
+    pub(crate) terminating: Option<Micros>,
+    /// Its end is only a matter of the kubelet's time.
+    pub(crate) ends: bool,
     pub(crate) container: Option<Container>,
     /// Containers that the kubelet has reported as terminated.
     pub(crate) terminated: Option<u64>,
@@ -211,7 +214,7 @@ impl World {
         let body = &self.pods[pod];
         if !body.alive
             || body.container.is_some()
-            || body.terminating
+            || body.terminating.is_some()
             || !self.machines[machine].on
             || self.volumes[body.volume].lost
         {
@@ -237,10 +240,11 @@ impl World {
         self.pods[pod].container = None;
         self.pods[pod].terminated = Some(number);
         self.pods[pod].restarts += 1;
-        if self.pods[pod].alive && !self.pods[pod].terminating {
+        if self.pods[pod].alive && self.pods[pod].terminating.is_none() {
             let back_off = self.random.millis(500, 6000);
             self.after(back_off, Event::ContainerStarts { pod });
         }
+        self.end_if_terminated(pod);
     }
 
     /// The keeper hears something and acts.

@@ -68,7 +68,8 @@ impl World {
             volume,
             alive: true,
             object: true,
-            terminating: false,
+            terminating: None,
+            ends: false,
             container: None,
             terminated: None,
             restarts: 0,
@@ -141,7 +142,7 @@ impl World {
             return;
         }
         if self.pods[pod].alive {
-            if !self.pods[pod].terminating && self.machines[self.pods[pod].machine].on {
+            if self.pods[pod].terminating.is_none() && self.machines[self.pods[pod].machine].on {
                 self.terminate(pod, 10 * SECOND);
             }
             return;

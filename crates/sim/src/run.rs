@@ -165,6 +165,7 @@ impl World {
         for instance in self.api.instances.values_mut() {
             instance.fenced = false;
             instance.excluded = false;
+            instance.restart = None;
         }
         self.api.directives += 1;
         let spared = if may_spare { self.spare_machine() } else { None };

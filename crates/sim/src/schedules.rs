@@ -307,5 +307,6 @@ mod tests {
         primary_destroyed_former_left: "P destroyed, the former P left",
         successor_gone_at_stop: "P is to stop, its successor's machine is gone",
         service_account_gone: "Cluster deleted, its service account first",
+        restarted_in_place: "each PostgreSQL restarted in place",
     }
 }

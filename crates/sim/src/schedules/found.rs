@@ -22,6 +22,7 @@ pub(super) const SCRIPTS: &[Named] = &[
     ("P destroyed, the former P left", primary_destroyed),
     ("P is to stop, its successor's machine is gone", successor_gone_at_stop),
     ("Cluster deleted, its service account first", service_account_gone),
+    ("each PostgreSQL restarted in place", restarted_in_place),
 ];
 
 fn primary_takes_again(world: &mut World) {
@@ -348,4 +349,20 @@ fn service_account_gone(world: &mut World) {
     world.seconds(30);
     world.expect(!world.pods[primary].alive, "the last pod leaves long before its grace ends");
     world.ended = true;
+}
+
+fn restarted_in_place(world: &mut World) {
+    let term = world.term();
+    let primary = world.primary();
+    for pod in world.standbys().into_iter().chain([primary]) {
+        let serial = world.pods[pod].serial;
+        world.restart(serial);
+        world.seconds(12);
+        let wished = world.api.instances[&serial].restart.clone();
+        let view = world.pods[pod].agent().map(|agent| agent.protocol.view());
+        let done = view.and_then(|view| view.restart).map(|outcome| outcome.id);
+        world.expect(done.is_some() && done == wished, "the restart was done");
+        world.expect_writes_within(5, "writes go on after a restart");
+    }
+    world.expect(world.term() == term && world.primary() == primary, "nobody else was elected");
 }

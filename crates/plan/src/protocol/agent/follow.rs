@@ -177,7 +177,7 @@ impl Protocol {
     }
 
     fn follow(&mut self) {
-        if self.busy(Lane::Server) || self.now < self.retry_at {
+        if self.busy(Lane::Server) || self.now < self.retry_at || self.restart_standby() {
             return;
         }
         let lease = self.api.lease.clone().or(self.ledger.lease.clone().map(|l| l.1));
@@ -225,6 +225,31 @@ impl Protocol {
             self.run(Action::StartStandby { follow: Some(member) });
         } else if self.state() == PostgresState::Standby {
             self.run(Action::Follow { member: Some(member) });
+        }
+    }
+
+    /// A restart in place that the operator asks for: true if PostgreSQL is stopped for it. One
+    /// that is down already starts anew by itself.
+    fn restart_standby(&mut self) -> bool {
+        let Some(id) = self.wished_restart() else { return false };
+        match self.state() {
+            PostgresState::Stopped { .. } => {
+                self.restarting = Some(id);
+                false
+            }
+            PostgresState::Standby => {
+                let stops = self.run(Action::Stop { mode: StopMode::Fast, limit: STOP });
+                if stops {
+                    self.restarting = Some(id);
+                }
+                stops
+            }
+            PostgresState::Unknown
+            | PostgresState::Empty
+            | PostgresState::Dying
+            | PostgresState::Starting
+            | PostgresState::Stopping
+            | PostgresState::Primary => false,
         }
     }
 

@@ -9,7 +9,7 @@ use crate::protocol::lease::{Holder, Lease};
 use crate::protocol::message::{Answer, Question};
 use crate::protocol::moment::{Moment, Span};
 use crate::protocol::quorum::StandbyNames;
-use crate::protocol::view::{Waiting, WishOutcome};
+use crate::protocol::view::Waiting;
 
 use super::api::{Purpose, Reading, Sight, Write};
 use super::failsafe::Failsafe;
@@ -110,11 +110,11 @@ impl Holding {
             }
             Action::SetNames { names } => self.names_set(names, done),
             Action::StartPrimary { .. } => self.restart_failed |= !done,
+            Action::Stop { .. } => self.restarting &= done,
             Action::Promote { .. }
             | Action::Initialize
             | Action::StartStandby { .. }
             | Action::Follow { .. }
-            | Action::Stop { .. }
             | Action::Checkpoint
             | Action::Rewind { .. }
             | Action::Clone { .. }
@@ -559,14 +559,11 @@ impl Protocol {
 
     /// A restart in place that the operator asks for.
     fn restart_wished(&mut self, holding: &mut Holding) {
-        let Some(id) = self.directive.as_ref().and_then(|d| d.restart.clone()) else { return };
-        if self.restarted.as_ref().is_some_and(|r| r.id == id) {
-            return;
-        }
+        let Some(id) = self.wished_restart().filter(|_| self.now >= self.retry_at) else { return };
         let limit = self.directive.as_ref().map_or(Span::seconds(60), |d| d.delays.stop);
         if self.run(Action::Stop { mode: StopMode::Fast, limit }) {
             holding.restarting = true;
-            self.restarted = Some(WishOutcome { id, refused: None });
+            self.restarting = Some(id);
         }
     }
 

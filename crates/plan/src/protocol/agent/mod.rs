@@ -133,6 +133,8 @@ pub struct Protocol {
     human: Vec<HumanOption>,
     switchover: Option<WishOutcome>,
     restarted: Option<WishOutcome>,
+    /// Id of the restart in place that is under way.
+    restarting: Option<String>,
     unique: Option<Unique>,
     /// Whom the walreceiver follows, as far as this process has set it.
     follows: Option<Option<Member>>,
@@ -175,6 +177,7 @@ impl Protocol {
             human: Vec::new(),
             switchover: None,
             restarted: None,
+            restarting: None,
             unique: None,
             follows: None,
             source_history: None,
@@ -286,7 +289,40 @@ impl Protocol {
             Duty::Holder(holding) => holding.finished(&done.action, outcome, self.now),
             Duty::Standby | Duty::Candidate(_) | Duty::Retiring | Duty::Restoring(_) => {}
         }
+        self.restart_finished(&done.action, outcome);
         self.rejoin_finished(&done.action, outcome);
+    }
+
+    /// The restart in place that is wished for and neither done nor under way.
+    fn wished_restart(&self) -> Option<String> {
+        let id = self.directive.as_ref()?.restart.as_ref()?;
+        let done = self.restarted.as_ref().is_some_and(|outcome| outcome.id == *id);
+        (!done && self.restarting.as_ref() != Some(id)).then(|| id.clone())
+    }
+
+    /// A restart is done when PostgreSQL is there again, and begins anew if it could not stop.
+    fn restart_finished(&mut self, action: &Action, outcome: &Outcome) {
+        let done = *outcome == Outcome::Done;
+        match action {
+            Action::StartPrimary { .. } | Action::StartStandby { .. } if done => {
+                if let Some(id) = self.restarting.take() {
+                    self.restarted = Some(WishOutcome { id, refused: None });
+                }
+            }
+            Action::Stop { .. } if !done => self.restarting = None,
+            Action::Stop { .. }
+            | Action::StartPrimary { .. }
+            | Action::StartStandby { .. }
+            | Action::Initialize
+            | Action::Clone { .. }
+            | Action::Follow { .. }
+            | Action::Checkpoint
+            | Action::Promote { .. }
+            | Action::SetNames { .. }
+            | Action::Rewind { .. }
+            | Action::PointService { .. }
+            | Action::UnpointService { .. } => {}
+        }
     }
 
     // ---- what everything else is made of ----

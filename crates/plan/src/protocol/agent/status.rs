@@ -65,6 +65,22 @@ impl Protocol {
         }
     }
 
+    /// The pod is to end, PostgreSQL is down, and there is nothing left to give away.
+    #[must_use]
+    pub fn may_leave(&self) -> bool {
+        if self.termination.is_none() || !self.is_down() || self.api.write.is_some() {
+            return false;
+        }
+        match self.role() {
+            Role::None | Role::Standby | Role::Fenced | Role::Rejoining => true,
+            Role::Candidate
+            | Role::Promoting
+            | Role::Primary
+            | Role::HandingOver
+            | Role::Stopping => false,
+        }
+    }
+
     fn role(&self) -> Role {
         if self.fenced() && matches!(self.state(), PostgresState::Stopped { .. }) {
             return Role::Fenced;
