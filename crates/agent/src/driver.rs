@@ -114,6 +114,10 @@ pub struct Driver {
     look_again: bool,
     terminating: bool,
     writes: u32,
+    /// Holder and term of the Lease that was sent last.
+    sent: (String, u64),
+    /// The outcome of the write under way is worth a line.
+    telling: bool,
     renewals: u64,
 }
 
@@ -175,6 +179,8 @@ impl Driver {
             look_again: false,
             terminating: false,
             writes: 0,
+            sent: (String::new(), 0),
+            telling: false,
             renewals: 0,
         }
     }
@@ -233,6 +239,9 @@ impl Driver {
         match input {
             Input::Event(event) => {
                 if let Event::LeaseWritten { writing, .. } = &event {
+                    if std::mem::take(&mut self.telling) {
+                        tracing::info!(?writing, "the Lease was written");
+                    }
                     self.writes = self.writes.saturating_sub(1);
                     if matches!(writing, LeaseWriting::Written(_)) {
                         self.renewals += 1;
@@ -364,6 +373,7 @@ impl Driver {
             }
             Command::WriteLease { request, base, record } => {
                 self.writes += 1;
+                self.tell_of_write(&record);
                 let _ended = self.lease.send(LeaseRequest::Write(request, base, record));
             }
             Command::Ask { request, to, address, question, limit } => {
@@ -381,6 +391,16 @@ impl Driver {
             Command::Run { operation, action } => self.begin(operation, action),
         }
         Ok(())
+    }
+
+    /// Another holder or another term is worth a line; a renewal is none.
+    fn tell_of_write(&mut self, record: &LeaseRecord) {
+        let news = (record.holder_identity.clone(), record.transitions);
+        if self.sent != news {
+            tracing::info!(holder = news.0, term = news.1, "writes the Lease");
+            self.sent = news;
+            self.telling = true;
+        }
     }
 
     fn ask(

@@ -195,10 +195,15 @@ impl Machine {
 
     /// What `matriarch local status` prints.
     pub fn status(&self) -> anyhow::Result<String> {
+        self.verb(&["status"])
+    }
+
+    /// What a verb of `matriarch local` prints.
+    pub fn verb(&self, words: &[&str]) -> anyhow::Result<String> {
         let mut command = Command::new(Self::binary()?);
-        let output = command.args(["local", "status", "--state"]).arg(&self.state).output()?;
+        let output = command.arg("local").args(words).arg("--state").arg(&self.state).output()?;
         let error = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "local status: {error}");
+        ensure!(output.status.success(), "local {}: {error}", words.join(" "));
         Ok(String::from_utf8(output.stdout)?)
     }
 

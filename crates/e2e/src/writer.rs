@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskContext, Poll};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use rustls::RootCertStore;
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub struct Writer {
     stop: Arc<AtomicBool>,
     task: JoinHandle<anyhow::Result<Vec<(i64, Instant)>>>,
-    config: Arc<Target>,
+    target: Arc<Target>,
 }
 
 /// What a writer found.
@@ -40,25 +40,26 @@ pub struct Tally {
     pub lost: Vec<i64>,
     /// Longest time between two acknowledgements.
     pub longest_gap: Duration,
+    /// When that time was over.
+    pub gap_ended: Option<SystemTime>,
 }
 
-struct Target {
-    config: tokio_postgres::Config,
-    tls: Tls,
-}
+/// A connection string; password and certificates are read anew for each connection, because
+/// either may change.
+struct Target(String);
 
 impl Writer {
     /// Makes the table and begins to write. `connection_string` is libpq's, as `local` prints it.
     pub async fn start(connection_string: &str) -> anyhow::Result<Self> {
-        let config = Arc::new(Target::parse(connection_string)?);
-        let client = config.connect().await?;
+        let target = Arc::new(Target(connection_string.to_owned()));
+        let client = target.connect().await?;
         client
             .batch_execute("create table if not exists written (value bigint primary key)")
             .await?;
         let row = client.query_one("select coalesce(max(value), 0) from written", &[]).await?;
         let stop = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(write(config.clone(), stop.clone(), row.get(0)));
-        Ok(Self { stop, task, config })
+        let task = tokio::spawn(write(target.clone(), stop.clone(), row.get(0)));
+        Ok(Self { stop, task, target })
     }
 
     /// Stops writing and compares what was acknowledged with what is there.
@@ -67,7 +68,7 @@ impl Writer {
         let acknowledged = self.task.await??;
         let mut attempts = 0;
         let client = loop {
-            match self.config.connect().await {
+            match self.target.connect().await {
                 Ok(client) => break client,
                 Err(error) if attempts >= 100 => return Err(error),
                 Err(_) => attempts += 1,
@@ -77,15 +78,15 @@ impl Writer {
         let rows = client.query("select value from written", &[]).await?;
         let stored: BTreeSet<i64> = rows.iter().map(|row| row.get(0)).collect();
         let values: BTreeSet<i64> = acknowledged.iter().map(|(value, _)| *value).collect();
-        let longest_gap = acknowledged
-            .windows(2)
-            .map(|pair| pair[1].1.duration_since(pair[0].1))
-            .max()
-            .unwrap_or_default();
+        let gaps = acknowledged.iter().zip(acknowledged.iter().skip(1));
+        let longest = gaps
+            .map(|((_, before), (_, after))| (after.duration_since(*before), *after))
+            .max_by_key(|(gap, _)| *gap);
         Ok(Tally {
             acknowledged: values.len(),
             lost: crate::local::lost(&values, &stored),
-            longest_gap,
+            longest_gap: longest.map(|(gap, _)| gap).unwrap_or_default(),
+            gap_ended: longest.and_then(|(_, end)| SystemTime::now().checked_sub(end.elapsed())),
         })
     }
 }
@@ -123,10 +124,10 @@ async fn write(
 }
 
 impl Target {
-    fn parse(connection_string: &str) -> anyhow::Result<Self> {
+    fn parse(&self) -> anyhow::Result<(tokio_postgres::Config, Tls)> {
         let mut config = tokio_postgres::Config::new();
         let mut roots = RootCertStore::empty();
-        for pair in connection_string.split_whitespace() {
+        for pair in self.0.split_whitespace() {
             let (key, value) = pair.split_once('=').context("key=value")?;
             match key {
                 "host" => {
@@ -163,12 +164,12 @@ impl Target {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { config, tls: Tls(Arc::new(tls)) })
+        Ok((config, Tls(Arc::new(tls))))
     }
 
     async fn connect(&self) -> anyhow::Result<tokio_postgres::Client> {
-        let (client, connection) =
-            timeout(PATIENCE, self.config.connect(self.tls.clone())).await??;
+        let (config, tls) = self.parse()?;
+        let (client, connection) = timeout(PATIENCE, config.connect(tls)).await??;
         tokio::spawn(async move {
             // The client sees the error as well.
             let _ = connection.await;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use matriarch_e2e::local::{Machine, Tally, Victim, Writer, example};
+use matriarch_e2e::local::{Machine, PodProcesses, Tally, Victim, Writer, example};
 use rustix::process::Signal;
 use tokio::time::sleep;
 
@@ -133,6 +133,37 @@ async fn all_data_is_there_after_everything_stopped_or_was_killed() -> anyhow::R
     ready(&mut machine).await?;
     assert_eq!(machine.sql("select value from kept").await?, "42");
     healed(&machine).await?;
+    machine.stop(STOP).await
+}
+
+/// Rule 3: the whole cohort says yes, for ten minutes at least; nothing happens within two.
+#[tokio::test]
+async fn nothing_happens_while_the_api_is_away() -> anyhow::Result<()> {
+    let mut machine = Machine::new("api", 16832)?;
+    machine.up(&[&example("cluster.yaml")])?;
+    ready(&mut machine).await?;
+    healed(&machine).await?;
+    let before = machine.pods()?;
+    let primary = machine.primary().await?.name;
+    let writer = Writer::start(&machine.connection_string()?).await?;
+    machine.verb(&["api", "pause"])?;
+    sleep(Duration::from_secs(120)).await;
+    assert_eq!(machine.primary().await?.name, primary);
+    assert_eq!(machine.sql("select count(*) from pg_stat_replication").await?, "2");
+    machine.verb(&["api", "resume"])?;
+    healed(&machine).await?;
+    let tally = writer.finish().await?;
+    Mode::Asynchronous.judge("API away for two minutes", &tally)?;
+    ensure!(tally.lost.is_empty(), "{tally:?}");
+    // A fraction of the outage, however slow the machine.
+    ensure!(tally.longest_gap < Duration::from_secs(30), "writes stopped: {tally:?}");
+    let after = machine.pods()?;
+    for (name, pod) in &before {
+        let postmaster = |pod: &PodProcesses| pod.postmaster.as_ref().map(|it| it.pid);
+        let now = after.get(name).and_then(postmaster);
+        ensure!(now.is_some() && now == postmaster(pod), "PostgreSQL of {name} was restarted");
+    }
+    assert_eq!(machine.primary().await?.name, primary);
     machine.stop(STOP).await
 }
 

@@ -89,6 +89,8 @@ struct Inner {
     journal: Journal,
     /// The newest revision in the store.
     written: watch::Sender<u64>,
+    /// True while it plays dead.
+    paused: watch::Sender<bool>,
     clock: Clock,
     key: identity::SigningKey,
     logs: RwLock<Option<Arc<dyn PodLogs>>>,
@@ -108,6 +110,7 @@ impl ApiServer {
         let server = Self {
             inner: Arc::new(Inner {
                 written: watch::Sender::new(store.revision()),
+                paused: watch::Sender::new(false),
                 store: Mutex::new(store),
                 journal,
                 clock: options.clock,

@@ -130,9 +130,27 @@ pub enum LocalVerb {
         #[arg(long, default_value_t = 120)]
         timeout: u64,
     },
+    /// Lets the API server play dead, to see what the databases do without it.
+    Api {
+        /// What it is to do.
+        #[arg(value_enum)]
+        state: ApiState,
+        /// Where.
+        #[command(flatten)]
+        place: Place,
+    },
     /// The verbs of the kubectl plugin.
     #[command(flatten)]
     Plugin(LocalPlugin),
+}
+
+/// What the API server is to do.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum ApiState {
+    /// Break all connections, and answer nothing.
+    Pause,
+    /// Answer again.
+    Resume,
 }
 
 /// Which state directory.

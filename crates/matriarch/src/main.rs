@@ -13,7 +13,7 @@ use matriarch_agent::{AgentOptions, KeeperOptions};
 use matriarch_local::proxy::Pace;
 use matriarch_local::up::{self, UpOptions, verbs};
 
-use crate::arguments::{AgentVerb, Arguments, LocalVerb, Verb};
+use crate::arguments::{AgentVerb, ApiState, Arguments, LocalVerb, Verb};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -134,6 +134,10 @@ fn local(verb: LocalVerb) -> anyhow::Result<()> {
             let pid = runtime.block_on(verbs::stop(&place.state(), limit))?;
             println!("stopped (process {pid})");
             Ok(())
+        }
+        LocalVerb::Api { state, place } => {
+            let paused = matches!(state, ApiState::Pause);
+            Ok(verbs::pause_api(&place.state(), paused)?)
         }
         LocalVerb::Plugin(verb) => {
             let (place, verb) = verb.into_parts();

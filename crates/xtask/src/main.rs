@@ -46,6 +46,12 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Measure: `failover --local`.
+    Bench {
+        /// Arguments of the benchmark.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Write the generated files: CRDs and the API reference.
     Gen {
         /// Fail if a file would change, and write nothing.
@@ -76,6 +82,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Test { filter } => suite::run(filter.as_deref())?,
         Verb::Ci => suite::run_in_ci()?,
         Verb::Sim { arguments } => return suite::simulate(&arguments),
+        Verb::Bench { arguments } => return suite::bench(&arguments),
         Verb::Gen { check } => generation::run(check)?,
         Verb::Tidy => tidy::run()?,
     }

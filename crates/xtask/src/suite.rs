@@ -108,6 +108,20 @@ pub fn local(arguments: &[String]) -> Result<ExitCode> {
     Ok(exit_code(status))
 }
 
+/// `cargo xtask bench …`: builds the binary as it ships, and measures it.
+pub fn bench(arguments: &[String]) -> Result<ExitCode> {
+    setup::run(setup::For::Tests)?;
+    cargo(&["build", "--release", "--package", "matriarch", "--package", "matriarch-e2e"])?;
+    let release = target_directory()?.join("release");
+    let mut program = Command::new(release.join("matriarch-bench"));
+    program.args(arguments).envs(setup::environment());
+    let status = program
+        .env("MATRIARCH_BINARY", release.join("matriarch"))
+        .status()
+        .context("cannot start the benchmark")?;
+    Ok(exit_code(status))
+}
+
 fn exit_code(status: std::process::ExitStatus) -> ExitCode {
     if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

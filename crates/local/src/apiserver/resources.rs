@@ -44,6 +44,7 @@ impl ApiServer {
         B: axum::body::HttpBody<Data = Bytes> + Send,
         B::Error: Into<tower::BoxError>,
     {
+        self.wait_while_paused().await;
         let (parts, body) = request.into_parts();
         let Ok(body) = Limited::new(body, LARGEST).collect().await else {
             return answer::refusal(&Refusal::BadRequest(

@@ -48,6 +48,7 @@ impl ApiServer {
                     Ok((stream, _)) => {
                         let (server, acceptor) = (self.clone(), acceptor.clone());
                         tasks.spawn(async move {
+                            server.wait_while_paused().await;
                             match tokio::time::timeout(Duration::from_secs(10), acceptor.accept(stream)).await {
                                 Ok(Ok(stream)) => server.connection(TokioIo::new(stream)).await,
                                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
@@ -78,14 +79,31 @@ impl ApiServer {
             let server = self.clone();
             async move { Ok::<_, std::convert::Infallible>(server.identified(request).await) }
         });
-        let ended = http1::Builder::new()
+        let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .serve_connection(stream, service)
-            .with_upgrades()
-            .await;
+            .with_upgrades();
+        let mut paused = self.inner.paused.subscribe();
+        let ended = tokio::select! {
+            ended = connection => ended,
+            // An error means that the server is gone.
+            _ = paused.wait_for(|paused| *paused) => return,
+        };
         if let Err(error) = ended {
             tracing::debug!(%error, "connection ended");
         }
+    }
+
+    /// Plays dead, or answers again: connections break, new ones are accepted and never answered,
+    /// as by a server whose machine hangs. Nothing that it holds changes meanwhile.
+    pub fn pause(&self, paused: bool) {
+        self.inner.paused.send_replace(paused);
+    }
+
+    /// Waits until it answers.
+    pub(super) async fn wait_while_paused(&self) {
+        // The sender lives as long as this server.
+        let _ = self.inner.paused.subscribe().wait_for(|paused| !*paused).await;
     }
 
     async fn identified(&self, request: Request<Incoming>) -> http::Response<axum::body::Body> {

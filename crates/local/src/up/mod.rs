@@ -150,6 +150,7 @@ struct Operator {
 }
 
 struct ApiTask {
+    server: ApiServer,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -159,14 +160,32 @@ pub async fn run(options: UpOptions) -> Result<(), UpError> {
     let mut progress = Progress::default();
     let mut signals = Signals::new().map_err(UpError::Signals)?;
     let running = start(&options, &progress).await?;
-    tokio::select! {
-        () = signals.next() => {}
-        () = follow(&running, &mut progress) => {}
+    let mut told = Vec::new();
+    loop {
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            () = follow(&running, &mut progress, &mut told) => break,
+        };
+        match signal {
+            Asked::Stop => break,
+            Asked::PauseApi => {
+                running.api.server.pause(true);
+                let state = running.layout.root().display();
+                progress.say(&format!(
+                    "the API server plays dead; matriarch local api resume --state {state}"
+                ));
+            }
+            Asked::ResumeApi => {
+                running.api.server.pause(false);
+                progress.say("the API server answers again");
+            }
+        }
     }
+    running.api.server.pause(false);
     progress.say("stopping: databases shut down, their data stays (a second signal kills them)");
     let stopped = tokio::select! {
         () = stop(running, &progress) => true,
-        () = signals.next() => false,
+        () = signals.stop() => false,
     };
     progress.say(if stopped {
         "stopped"
@@ -179,6 +198,15 @@ pub async fn run(options: UpOptions) -> Result<(), UpError> {
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    pause: tokio::signal::unix::Signal,
+    resume: tokio::signal::unix::Signal,
+}
+
+/// What a signal asks for.
+enum Asked {
+    Stop,
+    PauseApi,
+    ResumeApi,
 }
 
 impl Signals {
@@ -187,14 +215,22 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            pause: signal(SignalKind::user_defined1())?,
+            resume: signal(SignalKind::user_defined2())?,
         })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.pause.recv() => Asked::PauseApi,
+            _ = self.resume.recv() => Asked::ResumeApi,
         }
+    }
+
+    async fn stop(&mut self) {
+        while !matches!(self.next().await, Asked::Stop) {}
     }
 }
 
@@ -324,7 +360,7 @@ async fn start_api_server(
             tracing::error!(error = chain(&error), "the API server ended");
         }
     });
-    Ok((server, ApiTask { stop, task }))
+    Ok((server.clone(), ApiTask { server, stop, task }))
 }
 
 fn start_operator(client: Client, setup: matriarch_operator::Setup) -> Operator {
@@ -351,8 +387,7 @@ fn start_operator(client: Client, setup: matriarch_operator::Setup) -> Operator 
 }
 
 /// Says what changes, for ever; and once for each cluster, when it is ready, how to use it.
-async fn follow(running: &Running, progress: &mut Progress) {
-    let mut told: Vec<String> = Vec::new();
+async fn follow(running: &Running, progress: &mut Progress, told: &mut Vec<String>) {
     loop {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let (client, identity) = (&running.client, running.identity);

@@ -54,7 +54,7 @@ pub enum VerbError {
         source: std::io::Error,
     },
     /// The running one cannot be signalled.
-    #[error("cannot stop process {pid}")]
+    #[error("cannot signal process {pid}")]
     Signal {
         /// Its number.
         pid: i32,
@@ -162,13 +162,7 @@ fn choose<'a>(
 /// Asks the running one to stop, and waits.
 pub async fn stop(state: &Path, limit: Duration) -> Result<i32, VerbError> {
     let layout = Layout::open(state)?;
-    let Some(pid) = layout.owner()? else {
-        return Err(ConnectError::NotRunning(layout.root().to_owned()).into());
-    };
-    let signalled = Pid::from_raw(pid).map(|pid| rustix::process::kill_process(pid, Signal::TERM));
-    if let Some(Err(error)) = signalled {
-        return Err(VerbError::Signal { pid, source: error.into() });
-    }
+    let pid = signal(&layout, Signal::TERM)?;
     let deadline = Instant::now() + limit;
     while layout.owner()? == Some(pid) {
         if Instant::now() >= deadline {
@@ -177,6 +171,25 @@ pub async fn stop(state: &Path, limit: Duration) -> Result<i32, VerbError> {
         sleep(Duration::from_millis(50)).await;
     }
     Ok(pid)
+}
+
+/// `matriarch local api pause` and `resume`: the API server plays dead, or answers again.
+///
+/// # Errors
+/// [`VerbError`] if nobody runs.
+pub fn pause_api(state: &Path, paused: bool) -> Result<(), VerbError> {
+    let signal = if paused { Signal::USR1 } else { Signal::USR2 };
+    self::signal(&Layout::open(state)?, signal).map(|_| ())
+}
+
+fn signal(layout: &Layout, signal: Signal) -> Result<i32, VerbError> {
+    let Some(pid) = layout.owner()? else {
+        return Err(ConnectError::NotRunning(layout.root().to_owned()).into());
+    };
+    match Pid::from_raw(pid).map(|pid| rustix::process::kill_process(pid, signal)) {
+        Some(Err(error)) => Err(VerbError::Signal { pid, source: error.into() }),
+        Some(Ok(())) | None => Ok(pid),
+    }
 }
 
 #[cfg(test)]

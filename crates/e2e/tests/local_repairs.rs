@@ -1,0 +1,180 @@
+//! Everything that a Cluster owns is deleted once while a client writes: all of it comes back, and
+//! no row is lost (traps K11).
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams};
+use kube::{Api, Client, ResourceExt};
+use matriarch_e2e::local::{Machine, Writer, example};
+use tokio::time::sleep;
+
+const NAME: &str = "cluster-example";
+const NAMESPACE: &str = "default";
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Every kind that the operator makes or that agents make for it, pods and volumes apart.
+const KINDS: [(&str, &str, &str, &str); 10] = [
+    ("", "v1", "Service", "services"),
+    ("", "v1", "ServiceAccount", "serviceaccounts"),
+    ("", "v1", "ConfigMap", "configmaps"),
+    ("", "v1", "Secret", "secrets"),
+    ("rbac.authorization.k8s.io", "v1", "Role", "roles"),
+    ("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
+    ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
+    ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
+    ("coordination.k8s.io", "v1", "Lease", "leases"),
+    ("matriarch.dev", "v1", "Instance", "instances"),
+];
+
+struct World {
+    machine: Machine,
+    client: Client,
+}
+
+impl World {
+    async fn healthy(&self) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let ready = self.machine.status()?.contains("3 of 3 ready");
+            let streaming = self.machine.sql("select count(*) from pg_stat_replication").await;
+            if ready && streaming.is_ok_and(|count| count == "2") {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "not healthy again:\n{}", self.machine.status()?);
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Objects of a kind that the cluster owns, directly or by one of its objects.
+    async fn owned(&self, api: &Api<DynamicObject>) -> Result<Vec<DynamicObject>> {
+        let all = api.list(&ListParams::default()).await?.items;
+        Ok(all.into_iter().filter(|it| it.name_any().starts_with(NAME)).collect())
+    }
+
+    /// Deletes one object and waits until another one has its name.
+    async fn delete(&self, api: &Api<DynamicObject>, object: &DynamicObject) -> Result<()> {
+        let name = object.name_any();
+        let kind = object.types.as_ref().map(|types| types.kind.clone()).unwrap_or_default();
+        api.delete(&name, &DeleteParams::default())
+            .await
+            .with_context(|| format!("{kind} {name}"))?;
+        let begun = Instant::now();
+        while api.get_opt(&name).await?.is_none_or(|now| now.uid() == object.uid()) {
+            ensure!(begun.elapsed() < PATIENCE, "{kind} {name} does not come back");
+            sleep(Duration::from_millis(50)).await;
+        }
+        println!("{kind} {name}: back after {:.1} s", begun.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    async fn a_standby(&self) -> Result<String> {
+        let primary = self.machine.primary().await?.name;
+        let pods = self.machine.pods()?;
+        pods.keys().find(|name| **name != primary).cloned().context("a standby")
+    }
+}
+
+async fn start(name: &str, port: u16) -> Result<World> {
+    let mut machine = Machine::new(name, port)?;
+    machine.up(&[&example("cluster.yaml")])?;
+    machine.wait_for("Ctrl-C stops everything", PATIENCE).await?;
+    let client = machine.client().await?;
+    let world = World { machine, client };
+    world.healthy().await?;
+    Ok(world)
+}
+
+#[tokio::test]
+async fn every_object_that_is_deleted_comes_back() -> Result<()> {
+    let world = start("repairs", 17632).await?;
+    let writer = Writer::start(&world.machine.connection_string()?).await?;
+    let mut kinds = BTreeSet::new();
+    for (group, version, kind, plural) in KINDS {
+        let resource =
+            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+        let api = Api::namespaced_with(world.client.clone(), NAMESPACE, &resource);
+        for object in world.owned(&api).await? {
+            kinds.insert(kind);
+            world.delete(&api, &object).await?;
+        }
+    }
+    assert_eq!(kinds.len(), KINDS.len(), "some kind is not there at all: {kinds:?}");
+    world.healthy().await?;
+    let primary = world.machine.primary().await?.name;
+
+    // The password of the application is a new one, and PostgreSQL has it.
+    let secrets: Api<Secret> = Api::namespaced(world.client.clone(), NAMESPACE);
+    let secret = secrets.get(&format!("{NAME}-app")).await?;
+    let password =
+        secret.data.and_then(|data| data.get("password").cloned()).context("password")?;
+    let password = String::from_utf8(password.0)?;
+    let begun = Instant::now();
+    loop {
+        let string = world.machine.connection_string()?;
+        let (string, _) = string.split_once(" passfile").context("passfile is last")?;
+        let output = tokio::process::Command::new("psql")
+            .args([&format!("{string} password={password}"), "-XAtqc", "select current_user"])
+            .output()
+            .await?;
+        if output.stdout == b"app\n" {
+            break;
+        }
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(begun.elapsed() < PATIENCE, "the new password is never good: {error}");
+        sleep(Duration::from_millis(200)).await;
+    }
+    let tally = writer.finish().await?;
+    println!("{tally:?}, primary {primary}");
+    ensure!(tally.lost.is_empty(), "rows are lost: {:?}", tally.lost);
+    let mut machine = world.machine;
+    machine.stop(PATIENCE).await
+}
+
+#[tokio::test]
+async fn pods_and_volumes_that_are_taken_away_come_back() -> Result<()> {
+    let world = start("volumes", 17732).await?;
+    let writer = Writer::start(&world.machine.connection_string()?).await?;
+
+    // A volume of a standby: a new instance is cloned.
+    let standby = world.a_standby().await?;
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(world.client.clone(), NAMESPACE);
+    let before = world.machine.pods()?.keys().cloned().collect::<BTreeSet<_>>();
+    let uid = claims.get(&standby).await?.uid();
+    claims.delete(&standby, &DeleteParams::default()).await?;
+    world.pods().delete(&standby, &DeleteParams::default()).await?;
+    let begun = Instant::now();
+    loop {
+        let gone = claims.get_opt(&standby).await?.is_none_or(|claim| claim.uid() != uid);
+        if gone && world.machine.pods()?.len() == before.len() {
+            break;
+        }
+        ensure!(begun.elapsed() < PATIENCE, "the volume of {standby} is not replaced");
+        sleep(Duration::from_millis(100)).await;
+    }
+    world.healthy().await?;
+    println!("volume of {standby} replaced after {:.1} s", begun.elapsed().as_secs_f64());
+
+    // Force-deleted, as people do when they lose patience.
+    let primary = world.machine.primary().await?.name;
+    let uid = world.pods().get(&primary).await?.uid();
+    world.pods().delete(&primary, &DeleteParams::default().grace_period(0)).await?;
+    let begun = Instant::now();
+    while world.pods().get_opt(&primary).await?.is_none_or(|pod| pod.uid() == uid) {
+        ensure!(begun.elapsed() < PATIENCE, "{primary} is not made anew");
+        sleep(Duration::from_millis(100)).await;
+    }
+    world.healthy().await?;
+    let tally = writer.finish().await?;
+    println!("{tally:?}");
+    ensure!(tally.acknowledged > 20, "hardly anything was written: {tally:?}");
+    ensure!(tally.lost.is_empty(), "rows are lost: {:?}", tally.lost);
+    let mut machine = world.machine;
+    machine.stop(PATIENCE).await
+}
