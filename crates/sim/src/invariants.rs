@@ -263,13 +263,20 @@ impl World {
             )
         });
         let changed = quorum != self.judge.last_quorum;
-        // What somebody restored is nobody's promise; the next write of an agent is.
-        self.judge.last_quorum = if by.is_some() { quorum.clone() } else { None };
-        if let Some((need, of)) = quorum
-            && by.is_some()
-            && changed
-        {
-            self.check_published(need, &of);
+        match by {
+            // What somebody restored is nobody's promise; the next write of an agent is.
+            None => self.judge.last_quorum = None,
+            // It takes the holder out of what it finds (rule 20) and promises nothing by that:
+            // what was in force stays so, and what was restored gains no truth.
+            Some(Requester::Operator) => {}
+            Some(Requester::Agent(..)) => {
+                self.judge.last_quorum.clone_from(&quorum);
+                if let Some((need, of)) = quorum
+                    && changed
+                {
+                    self.check_published(need, &of);
+                }
+            }
         }
     }
 
