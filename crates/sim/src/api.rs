@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use matriarch_plan::protocol::{
     Address, ApiRefusal, Base, Incarnation, Lease, LeaseReading, LeaseRecord, LeaseWriting,
-    OperationId, RequestId, Synchronous, Version, directive::Switchover,
+    OperationId, RequestId, Synchronous, Term, Version, directive::Switchover,
 };
 
 use crate::{
@@ -33,6 +33,8 @@ pub(crate) struct InstanceObject {
     pub(crate) serial: u32,
     pub(crate) incarnation: Option<Incarnation>,
     pub(crate) address: Option<Address>,
+    /// Highest term that its agent has obeyed.
+    pub(crate) term: Term,
     pub(crate) fenced: bool,
     pub(crate) leaving: bool,
     pub(crate) excluded: bool,

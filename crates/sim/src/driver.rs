@@ -373,7 +373,7 @@ impl World {
         self.feed(pod, Fact::Directive(Box::new(directive)));
     }
 
-    /// `status.incarnation` and `status.address`, when they changed.
+    /// `status.incarnation`, `status.address` and `status.term`, when they changed.
     fn report_status(&mut self, pod: usize) {
         let incarnation = self.volumes[self.pods[pod].volume]
             .directory
@@ -382,7 +382,9 @@ impl World {
             .map(|directory| incarnation_of(directory.incarnation));
         let address = address_of(pod);
         let serial = self.pods[pod].serial;
+        let term = self.pods[pod].agent().map(|agent| agent.protocol.ledger().term);
         let Some(instance) = self.api.instances.get_mut(&serial) else { return };
+        instance.term = term.unwrap_or(instance.term);
         if instance.incarnation != incarnation || instance.address.as_ref() != Some(&address) {
             instance.incarnation = incarnation;
             instance.address = Some(address);

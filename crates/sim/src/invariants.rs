@@ -263,13 +263,20 @@ impl World {
             )
         });
         let changed = quorum != self.judge.last_quorum;
-        // What somebody restored is nobody's promise; the next write of an agent is.
-        self.judge.last_quorum = if by.is_some() { quorum.clone() } else { None };
-        if let Some((need, of)) = quorum
-            && by.is_some()
-            && changed
-        {
-            self.check_published(need, &of);
+        match by {
+            // What somebody restored is nobody's promise; the next write of an agent is.
+            None => self.judge.last_quorum = None,
+            // It takes the holder out of what it finds (rule 20) and promises nothing by that:
+            // what was in force stays so, and what was restored gains no truth.
+            Some(Requester::Operator) => {}
+            Some(Requester::Agent(..)) => {
+                self.judge.last_quorum.clone_from(&quorum);
+                if let Some((need, of)) = quorum
+                    && changed
+                {
+                    self.check_published(need, &of);
+                }
+            }
         }
     }
 
@@ -362,19 +369,21 @@ impl World {
         }
     }
 
-    /// I6: the operator removes a volume.
+    /// I6: the operator removes a volume. Only promised commits count, as with a rewind: what was
+    /// acknowledged without a promise and left behind by an election is lost already (the row
+    /// "asynchronous" of the document's promises), and the document does not make the removal of
+    /// an instance wait until it has rejoined, which one on a dead machine never does.
     pub(crate) fn check_removal(&mut self, pod: usize) {
         let Some(own) = self.place(pod) else { return };
-        let marks: Vec<Place> = self
-            .judge
-            .acknowledged
-            .iter()
-            .map(|(&branch, mark)| Place { branch, lsn: mark.lsn })
-            .filter(|&place| self.wal.holds(own, place))
-            .collect();
         let writer = self.judge.writer.and_then(|(writer, _)| self.directory(writer));
         let Some(writer) = writer.map(crate::postgres::Directory::written_place) else { return };
-        if marks.into_iter().any(|place| !self.wal.holds(writer, place)) {
+        let lost = self.judge.protected.iter().any(|(&branch, mark)| {
+            let commit = Place { branch, lsn: mark.lsn };
+            self.wal.holds(own, commit)
+                && !self.wal.holds(writer, commit)
+                && self.destroyed_since(mark.at) < mark.promised.max(1)
+        });
+        if lost {
             let what =
                 format!("the volume of {} is removed with commits nobody has", self.pod_name(pod));
             self.find("I6", what);

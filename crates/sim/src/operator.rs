@@ -2,9 +2,9 @@
 //! proof of death (rule 20), and passes the user's wishes on. It is never needed for a failover.
 
 use matriarch_plan::protocol::{
-    Base, ContainerId, LeaseRecord, Span,
+    Base, ContainerId, Lease, LeaseRecord, Span, Term,
     directive::Switchover,
-    proof::{ContainerEvidence, Evidence, NodeEvidence, free},
+    proof::{ContainerEvidence, Evidence, NodeEvidence, free, is_damaged},
 };
 
 use crate::{
@@ -24,6 +24,8 @@ pub(crate) struct Operator {
     next_serial: u32,
     /// The Lease's version as it was at the last pass, and since when.
     seen: Option<(u64, Micros)>,
+    /// The latest state of the Lease that it has read and that was not damaged.
+    last: Option<Lease>,
     pub(crate) switchovers: u64,
 }
 
@@ -166,6 +168,12 @@ impl World {
         }
         let unchanged = self.operator.seen.map_or(0, |(_, since)| self.now - since);
         let Some(lease) = object.lease.as_ref() else { return };
+        let obeyed = self.api.instances.values().map(|instance| instance.term).max();
+        let obeyed = obeyed.unwrap_or(Term::ZERO);
+        let damaged = is_damaged(lease, self.operator.last.as_ref(), obeyed);
+        if !damaged {
+            self.operator.last = Some(lease.clone());
+        }
         let Some(holder) = lease.holder.as_ref() else { return };
         let Some(pod) = self.pods.iter().position(|pod| pod.uid == holder.pod_uid.0) else {
             return;
@@ -190,7 +198,7 @@ impl World {
         } else {
             NodeEvidence::NotProved
         };
-        let evidence = Evidence { container, node, unchanged: Span(unchanged / 1000) };
+        let evidence = Evidence { container, node, unchanged: Span(unchanged / 1000), damaged };
         let version = matriarch_plan::protocol::Version(object.version);
         if let Ok((version, record)) = free(version, lease, &evidence) {
             story!(self, "operator: {} is proved dead", holder.name);

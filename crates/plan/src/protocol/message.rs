@@ -145,4 +145,7 @@ pub struct MemberStatus {
     pub priority: i32,
     /// Highest Lease version that it has read.
     pub version: Version,
+    /// To it that version is damaged (rule 7).
+    #[serde(default)]
+    pub damaged: bool,
 }

@@ -45,6 +45,8 @@ mutations! {
     DamagedIsNotObeyed,
     /// Rule 7: an older state of the same term is obeyed.
     DamagedEdition,
+    /// Rule 7: what a peer says of a damaged L is not heeded.
+    DamagedIsTold,
     /// Rule 7: an absent L is created without everybody's answer.
     AbsentNeedsEverybody,
     /// Rule 7: an L made anew in synchronous mode has no quorum.

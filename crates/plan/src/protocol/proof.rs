@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::identity::{ContainerId, PodUid, Version};
+use super::identity::{ContainerId, PodUid, Term, Version};
 use super::lease::{Lease, LeaseRecord, Release, ReleaseProof};
 use super::moment::Span;
 
@@ -40,6 +40,16 @@ pub struct Evidence {
     pub node: NodeEvidence,
     /// For how long the operator has seen this very version of the Lease.
     pub unchanged: Span,
+    /// The API lost its past, as [`is_damaged`] tells.
+    pub damaged: bool,
+}
+
+/// Rule 7b for the operator, which has no ledger: the Lease is older than what it has read itself,
+/// or than the highest term that the status of any Instance shows.
+#[must_use]
+pub fn is_damaged(lease: &Lease, last: Option<&Lease>, obeyed: Term) -> bool {
+    let past = last.is_some_and(|last| lease.term < last.term || lease.is_older_than(last));
+    past || lease.term < obeyed
 }
 
 /// Why the Lease is not freed.
@@ -47,6 +57,8 @@ pub struct Evidence {
 pub enum NotProved {
     /// It has no holder.
     Free,
+    /// It is an old state that somebody restored: whom it names is no holder.
+    Damaged,
     /// Another container than the one that stands in this version was terminated: a restarted
     /// holder has written another.
     OtherContainer,
@@ -67,6 +79,9 @@ pub fn free(
     evidence: &Evidence,
 ) -> Result<(Version, LeaseRecord), NotProved> {
     let holder = lease.holder.as_ref().ok_or(NotProved::Free)?;
+    if evidence.damaged {
+        return Err(NotProved::Damaged);
+    }
     let by_container = match &evidence.container {
         ContainerEvidence::Terminated { pod_uid, container_id } => {
             if *pod_uid == holder.pod_uid && *container_id == holder.container_id {
@@ -138,7 +153,8 @@ mod tests {
         let container = container.map_or(ContainerEvidence::NotTerminated, |id| {
             ContainerEvidence::Terminated { pod_uid: "pod".into(), container_id: id.into() }
         });
-        let evidence = Evidence { container, node, unchanged: Span::seconds(unchanged) };
+        let unchanged = Span::seconds(unchanged);
+        let evidence = Evidence { container, node, unchanged, damaged: false };
         free(Version(5), &lease(), &evidence).map(|(version, record)| {
             assert_eq!(version, Version(5));
             assert_eq!(record.holder_identity, "");
@@ -153,6 +169,20 @@ mod tests {
             Err(NotProved::OtherContainer)
         );
         assert_eq!(decide(None, NodeEvidence::NotProved, 600), Err(NotProved::NoEvidence));
+    }
+
+    #[test]
+    fn an_old_state_frees_nobody() {
+        let (last, older) = (lease(), Lease { edition: 3, ..lease() });
+        assert!(is_damaged(&older, Some(&last), Term(0)) && is_damaged(&last, None, Term(4)));
+        assert!(!is_damaged(&last, Some(&older), Term(3)) && !is_damaged(&last, None, Term(3)));
+        let evidence = Evidence {
+            container: ContainerEvidence::NotTerminated,
+            node: NodeEvidence::OutOfService,
+            unchanged: Span::seconds(600),
+            damaged: true,
+        };
+        assert_eq!(free(Version(5), &older, &evidence), Err(NotProved::Damaged));
     }
 
     #[test]

@@ -23,6 +23,9 @@ pub(super) const SCRIPTS: &[Named] = &[
     ("P is to stop, its successor's machine is gone", successor_gone_at_stop),
     ("Cluster deleted, its service account first", service_account_gone),
     ("each PostgreSQL restarted in place", restarted_in_place),
+    ("L restored, whom it names is dead", restored_names_dead),
+    ("L restored, an instance removed meanwhile", restored_and_removed),
+    ("L restored, the best instance was away", restored_best_was_away),
 ];
 
 fn primary_takes_again(world: &mut World) {
@@ -365,4 +368,82 @@ fn restarted_in_place(world: &mut World) {
         world.expect_writes_within(5, "writes go on after a restart");
     }
     world.expect(world.term() == term && world.primary() == primary, "nobody else was elected");
+}
+
+fn restored_names_dead(world: &mut World) {
+    let first = world.primary();
+    let old = world.api.past.last().cloned();
+    let machine = world.machine_of(first);
+    world.power_off(machine);
+    world.seconds(30);
+    world.power_on(machine);
+    world.seconds(20);
+    let second = world.primary();
+    world.expect(second != first, "another took over");
+    // What it would do itself against a Lease that lost its past, it cannot.
+    let machine = world.machine_of(second);
+    world.freeze_machine(machine, true);
+    world.pass_between(100, 2_000);
+    let Some(old) = old else { return };
+    world.put_lease(old, None);
+    world.seconds(8);
+    let lease = world.api.lease.as_ref().and_then(|object| object.lease.as_ref());
+    let freed = lease.is_some_and(|lease| lease.release.is_some());
+    world.expect(!freed, "the operator leaves a Lease alone that was restored");
+    world.thaw_machine(machine);
+    world.seconds(60);
+    world.expect_writes_within(10, "writes go on");
+}
+
+fn restored_and_removed(world: &mut World) {
+    let primary = world.primary();
+    let old = world.api.past.last().cloned();
+    let before: Vec<u32> = world.api.instances.keys().copied().collect();
+    world.add_instance();
+    world.seconds(40);
+    let (Some(old), true) = (old, world.primary() == primary) else { return };
+    let machine = world.machine_of(primary);
+    world.power_off(machine);
+    world.put_lease(old, None);
+    // By the Lease as it stands nobody counts on the new instance.
+    for (serial, instance) in &mut world.api.instances {
+        instance.leaving = !before.contains(serial);
+    }
+    world.api.directives += 1;
+    world.seconds(30);
+    world.power_on(machine);
+    world.seconds(60);
+    world.expect_writes_within(10, "writes go on without the removed instance");
+}
+
+fn restored_best_was_away(world: &mut World) {
+    // Of two with the same WAL the one with the smaller name is the better.
+    world.wish_switchover(Some(2));
+    world.seconds(15);
+    let primary = world.primary();
+    let serial = world.pods[primary].serial;
+    let best = world.standbys().into_iter().find(|&pod| world.pods[pod].serial == 1);
+    let (Some(best), 2) = (best, serial) else { return };
+    let others: Vec<usize> = world.standbys().into_iter().filter(|&pod| pod != best).collect();
+    for &pod in &others {
+        let machine = world.machine_of(pod);
+        world.power_off(machine);
+    }
+    world.seconds(20);
+    let old = world.api.past.last().cloned();
+    // It gets all the WAL and never reads that the Lease was given away.
+    world.cut_from_api(best);
+    world.pass_between(500, 2_000);
+    world.fence(serial, true);
+    world.seconds(8);
+    let Some(old) = old else { return };
+    world.put_lease(old, None);
+    world.heal_network();
+    world.fence(serial, false);
+    for &pod in &others {
+        let machine = world.machine_of(pod);
+        world.power_on(machine);
+    }
+    world.seconds(60);
+    world.expect_writes_within(10, "the best instance makes the Lease anew");
 }

@@ -3,7 +3,7 @@
 use matriarch_pg::SystemId;
 
 use crate::protocol::command::{Base, Command, RequestId, Right};
-use crate::protocol::event::{ApiRefusal, LeaseReading, LeaseWriting};
+use crate::protocol::event::{ApiRefusal, LeaseReading, LeaseWriting, PostgresState};
 use crate::protocol::identity::Version;
 use crate::protocol::lease::{Handover, Holder, Lease, LeaseRecord};
 use crate::protocol::ledger::LastRole;
@@ -75,6 +75,8 @@ pub(super) struct Api {
     next_read: Moment,
     pub write: Option<Write>,
     pub unresolved: Vec<Write>,
+    /// The version that a peer says is damaged.
+    pub told_damaged: Option<Version>,
 }
 
 /// Rule 7: what L is to an agent.
@@ -102,6 +104,7 @@ impl Api {
             next_read: now,
             write: None,
             unresolved: Vec::new(),
+            told_damaged: None,
         }
     }
 
@@ -198,7 +201,7 @@ impl Protocol {
                 return;
             }
         };
-        let damaged = self.damaged(&lease);
+        let damaged = self.damaged(&lease) || self.told_damaged(version);
         if version != self.api.version || self.api.lease.is_none() {
             self.api.changed_at = self.now;
             if !damaged {
@@ -323,6 +326,15 @@ impl Protocol {
         let older = clause!(self, DamagedEdition)
             && self.ledger.lease.as_ref().is_some_and(|(_, last)| lease.is_older_than(last));
         clause!(self, DamagedIsNotObeyed) && (lease.term < self.ledger.term || older)
+    }
+
+    /// Rule 7: a peer knows that the API lost its past, and this agent was away meanwhile. The two
+    /// would wait for each other, each as the better one. A holder goes by its own ledger.
+    fn told_damaged(&self, version: Version) -> bool {
+        self.api.told_damaged == Some(version)
+            && !matches!(self.duty, Duty::Holder(_))
+            && self.state() != PostgresState::Primary
+            && clause!(self, DamagedIsTold)
     }
 
     /// Rule 7: what L is, by this agent's own clock.

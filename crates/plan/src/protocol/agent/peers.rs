@@ -228,6 +228,9 @@ impl Protocol {
         if holder && status.standing == Standing::Primary {
             self.heard = self.now;
         }
+        if status.damaged && status.version == self.api.version {
+            self.api.told_damaged = Some(status.version);
+        }
         let known = self.peers.0.entry(name).or_default();
         known.incarnation = Some(status.member.incarnation.clone()).filter(|i| !i.0.is_empty());
         known.address = Some(status.member.address.clone());

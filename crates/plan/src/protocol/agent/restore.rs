@@ -65,10 +65,19 @@ impl Protocol {
         Ok(true)
     }
 
-    /// The last L that it knows names this instance.
+    /// The last L that it knows names this instance, and no peer knows a higher term.
     fn holds_by_ledger(&self) -> bool {
         let last = self.ledger.lease.as_ref().map(|(_, last)| last);
         last.is_some_and(|l| l.held_by(&self.me()) && l.term == self.ledger.term)
+            && self.fresh().all(|(_, s)| s.term <= self.ledger.term)
+    }
+
+    /// Those without whose answer L is not made anew. One that the directive no longer names is no
+    /// instance any more, although the last L counted on it: nobody will ever answer for it.
+    fn unanswered(&self, round: &Round) -> Vec<InstanceName> {
+        let wanted =
+            |name: &&InstanceName| self.peers.0.get(*name).is_some_and(|known| known.wanted);
+        round.silent.iter().filter(wanted).cloned().collect()
     }
 
     fn nobody_ran(&self) -> bool {
@@ -160,8 +169,9 @@ impl Protocol {
 
     fn may_restore(&self, restoration: &Restoration, round: &Round) -> Result<Lease, Waiting> {
         let statuses: Vec<_> = round.answers.values().map(|a| &a.status).collect();
-        if !round.silent.is_empty() && clause!(self, AbsentNeedsEverybody) {
-            return Err(Waiting::Unanswered(round.silent.iter().cloned().collect()));
+        let unanswered = self.unanswered(round);
+        if !unanswered.is_empty() && clause!(self, AbsentNeedsEverybody) {
+            return Err(Waiting::Unanswered(unanswered));
         }
         if let Some(s) =
             statuses.iter().find(|s| matches!(s.standing, Standing::Primary | Standing::Down))

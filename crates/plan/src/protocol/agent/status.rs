@@ -62,6 +62,7 @@ impl Protocol {
             fenced: self.fenced(),
             priority: self.directive.as_ref().map_or(0, |d| d.limits.priority),
             version: self.api.version,
+            damaged: self.sight() == Sight::Damaged,
         }
     }
 
