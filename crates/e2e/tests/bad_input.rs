@@ -40,7 +40,9 @@ impl Drop for Directory {
 }
 
 fn cluster(name: &str, spec: &Value) -> Value {
-    let mut whole = json!({"instances": 1, "storage": {"size": "1Gi"}});
+    let mut whole = json!({
+        "instances": 1, "storage": {"size": "1Gi"}, "imageName": "postgres:15",
+    });
     for (key, value) in spec.as_object().into_iter().flatten() {
         whole[key] = value.clone();
     }
@@ -77,7 +79,7 @@ fn a_start_that_cannot_work_is_refused() -> Result<()> {
         ("no such file", &["nowhere.yaml"], "cannot read nowhere.yaml: No such file"),
         ("not YAML", &[&yaml], "yaml.yaml is not valid YAML"),
         ("no name", &[&nameless], "document 1 of"),
-        ("a PostgreSQL that is not installed", &[&old], "PostgreSQL 9.6 is not"),
+        ("a PostgreSQL that is not installed", &[&old], "PostgreSQL 9 is not installed"),
         ("no such user", &["--user", "nobody-at-all"], "there is no user nobody-at-all"),
         ("root as the user", &["--user", "root"], "PostgreSQL refuses to run as root"),
     ];
@@ -115,6 +117,11 @@ async fn a_wrong_cluster_is_told_what_is_wrong() -> Result<()> {
         ensure!(said.contains(text), "{input}: not {text:?} but {said}");
     }
     let table = [
+        (
+            "a PostgreSQL that is not installed",
+            cluster("absent", &json!({"imageName": "postgres:99"})),
+            "PostgreSQL 99 is not installed",
+        ),
         (
             "unknown parameter",
             cluster("unknown", &json!({"postgresql": {"parameters": {"wrok_mem": "1MB"}}})),

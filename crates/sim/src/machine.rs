@@ -185,6 +185,8 @@ pub(crate) struct Pod {
     pub(crate) terminating: Option<Micros>,
     /// Its end is only a matter of the kubelet's time.
     pub(crate) ends: bool,
+    /// PostgreSQL does not start on its volume: another major version's data, say.
+    pub(crate) start_fails: bool,
     pub(crate) container: Option<Container>,
     /// Containers that the kubelet has reported as terminated.
     pub(crate) terminated: Option<u64>,

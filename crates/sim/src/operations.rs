@@ -308,6 +308,9 @@ impl World {
         let Some(operation) = self.operation(pod, id).cloned() else { return };
         match &operation.action {
             Action::Initialize => self.initialize(pod, &operation),
+            Action::StartPrimary { .. } if self.pods[pod].start_fails => {
+                self.fail(pod, operation.id, "PostgreSQL does not start");
+            }
             Action::StartPrimary { names } => {
                 let names = names_of(names);
                 self.start(pod, &operation, Start { role: Role::Primary, names, upstream: None });

@@ -72,6 +72,7 @@ impl World {
             object: true,
             terminating: None,
             ends: false,
+            start_fails: false,
             container: None,
             terminated: None,
             restarts: 0,

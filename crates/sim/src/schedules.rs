@@ -308,6 +308,7 @@ mod tests {
         successor_gone_at_stop: "P is to stop, its successor's machine is gone",
         service_account_gone: "Cluster deleted, its service account first",
         restarted_in_place: "each PostgreSQL restarted in place",
+        terminated_while_down: "P is to stop and cannot start",
         restored_lease_names_the_dead: "L restored, whom it names is dead",
         lease_restored_and_instance_removed: "L restored, an instance removed meanwhile",
         lease_restored_the_best_was_away: "L restored, the best instance was away",

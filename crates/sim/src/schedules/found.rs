@@ -23,6 +23,7 @@ pub(super) const SCRIPTS: &[Named] = &[
     ("P is to stop, its successor's machine is gone", successor_gone_at_stop),
     ("Cluster deleted, its service account first", service_account_gone),
     ("each PostgreSQL restarted in place", restarted_in_place),
+    ("P is to stop and cannot start", terminated_while_down),
     ("L restored, whom it names is dead", restored_names_dead),
     ("L restored, an instance removed meanwhile", restored_and_removed),
     ("L restored, the best instance was away", restored_best_was_away),
@@ -446,4 +447,24 @@ fn restored_best_was_away(world: &mut World) {
     }
     world.seconds(60);
     world.expect_writes_within(10, "the best instance makes the Lease anew");
+}
+
+fn terminated_while_down(world: &mut World) {
+    // Nobody else can take over, so that it tries to start where it is.
+    let primary = world.primary();
+    for pod in world.standbys() {
+        let machine = world.machine_of(pod);
+        world.power_off(machine);
+    }
+    world.seconds(1);
+    world.pods[primary].start_fails = true;
+    world.kill_postmaster(primary);
+    world.seconds(8);
+    world.delete_pod(primary, 1_800 * SECOND, false);
+    world.seconds(20);
+    world.expect(!world.pods[primary].alive, "the pod leaves long before its grace ends");
+    for machine in 0..world.machines.len() {
+        world.power_on(machine);
+    }
+    world.seconds(30);
 }

@@ -137,6 +137,9 @@ impl Protocol {
         if !matches!(self.duty, Duty::Standby) {
             return;
         }
+        if self.ends_while_down(&mut holding) {
+            return;
+        }
         match holding.step {
             Step::Confirm { .. } => self.confirm(&mut holding),
             Step::Restart => self.restart(&mut holding),
@@ -148,6 +151,29 @@ impl Protocol {
         // A step may have ended this duty.
         if matches!(self.duty, Duty::Standby) && !holding.ended {
             self.duty = Duty::Holder(holding);
+        }
+    }
+
+    /// A pod that is to end starts no PostgreSQL any more: one that cannot start, with a data
+    /// directory of another major version for one, would otherwise stay until its grace ends.
+    /// True if nothing is held any more.
+    fn ends_while_down(&mut self, holding: &mut Holding) -> bool {
+        if self.termination.is_none() || !self.is_down() || self.busy(Lane::Server) {
+            return false;
+        }
+        match holding.step {
+            // L was not taken again, and expires as it is.
+            Step::Confirm { .. } => {
+                self.duty = Duty::Retiring;
+                true
+            }
+            Step::Restart | Step::Crashed { .. } => {
+                if let Some(reason) = self.reason_to_hand_over(holding) {
+                    self.begin_hand_over(holding, reason);
+                }
+                holding.ended
+            }
+            Step::Promote { .. } | Step::Serve | Step::HandOver(_) => false,
         }
     }
 
