@@ -21,6 +21,8 @@ pub struct Machine {
     port: u16,
     child: Option<Child>,
     stopped: bool,
+    /// Held as long as this is there.
+    _alone: std::fs::File,
     output: Arc<Mutex<Vec<String>>>,
 }
 
@@ -51,11 +53,14 @@ pub enum Victim {
 }
 
 impl Machine {
-    /// A fresh state directory; nothing runs yet.
+    /// A fresh state directory; nothing runs yet. Waits until no other test runs a cluster: two
+    /// of them on two cores take each other's time, and what is measured is the other one.
     pub fn new(name: &str, port: u16) -> anyhow::Result<Self> {
+        let alone = std::fs::File::create(std::env::temp_dir().join("matriarch-e2e.lock"))?;
+        alone.lock()?;
         let state = std::env::temp_dir().join(format!("m-{name}-{}", std::process::id()));
         ensure!(!state.exists(), "{} exists", state.display());
-        Ok(Self { state, port, child: None, stopped: false, output: Arc::default() })
+        Ok(Self { state, port, child: None, stopped: false, _alone: alone, output: Arc::default() })
     }
 
     /// The binary under test: beside the tests, or `MATRIARCH_BINARY`.

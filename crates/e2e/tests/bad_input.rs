@@ -119,13 +119,13 @@ async fn a_wrong_cluster_is_told_what_is_wrong() -> Result<()> {
     let table = [
         (
             "a PostgreSQL that is not installed",
-            cluster("absent", &json!({"imageName": "postgres:99"})),
-            "PostgreSQL 99 is not installed",
+            cluster("absent", &json!({"imageName": "postgres:14"})),
+            "PostgreSQL 14 is not installed",
         ),
         (
-            "unknown parameter",
-            cluster("unknown", &json!({"postgresql": {"parameters": {"wrok_mem": "1MB"}}})),
-            "unrecognized configuration parameter \"wrok_mem\"",
+            "a PostgreSQL that there is not",
+            cluster("future", &json!({"imageName": "postgres:99"})),
+            "PostgreSQL 99 of \"postgres:99\" is not known",
         ),
         (
             "a parameter that is ours",
@@ -171,7 +171,9 @@ async fn refused_by_api(client: &Client, object: &Value) -> Result<String> {
     let object = serde_json::from_value(object.clone())?;
     match api.create(&PostParams::default(), &object).await {
         Ok(made) => anyhow::bail!("it is accepted: {}", serde_json::to_string(&made)?),
-        Err(error) => Ok(error.to_string()),
+        // What kubectl prints.
+        Err(kube::Error::Api(status)) => Ok(status.message),
+        Err(error) => Err(error.into()),
     }
 }
 
