@@ -134,7 +134,7 @@ pub enum LocalVerb {
     Api {
         /// What it is to do.
         #[arg(value_enum)]
-        state: ApiState,
+        wish: ApiState,
         /// Where.
         #[command(flatten)]
         place: Place,

@@ -135,8 +135,8 @@ fn local(verb: LocalVerb) -> anyhow::Result<()> {
             println!("stopped (process {pid})");
             Ok(())
         }
-        LocalVerb::Api { state, place } => {
-            let paused = matches!(state, ApiState::Pause);
+        LocalVerb::Api { wish, place } => {
+            let paused = matches!(wish, ApiState::Pause);
             Ok(verbs::pause_api(&place.state(), paused)?)
         }
         LocalVerb::Plugin(verb) => {
