@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::root::Root;
 
@@ -179,22 +180,27 @@ pub fn remove_file(path: &Path) -> Result<(), Error> {
 /// As the system says.
 pub fn begin(root: &Root) -> Result<PathBuf, Error> {
     let path = root.pgdata_in_making();
-    match fs::remove_dir_all(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(file("remove", &path)(error));
-        }
-        Ok(()) | Err(_) => {}
-    }
+    remove_unmade(&path)?;
     if root.wal_volume().is_dir() {
-        let wal = wal_in_making(root);
-        match fs::remove_dir_all(&wal) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(file("remove", &wal)(error));
-            }
-            Ok(()) | Err(_) => {}
-        }
+        remove_unmade(&wal_in_making(root))?;
     }
     Ok(path)
+}
+
+/// Removes what an interrupted attempt left. Processes of it that were just killed may still make
+/// a file in there.
+fn remove_unmade(path: &Path) -> Result<(), Error> {
+    for _ in 0..50 {
+        match fs::remove_dir_all(path) {
+            Ok(()) => return Ok(()),
+            Err(error) => match error.kind() {
+                ErrorKind::NotFound => return Ok(()),
+                ErrorKind::DirectoryNotEmpty => std::thread::sleep(Duration::from_millis(20)),
+                _ => return Err(file("remove", path)(error)),
+            },
+        }
+    }
+    fs::remove_dir_all(path).map_err(file("remove", path))
 }
 
 /// Where `pg_wal` of a directory in the making lies, if there is a WAL volume.

@@ -229,8 +229,10 @@ impl Run {
             .stdin(Stdio::null())
             .stdout(writer.try_clone().map_err(start_error)?)
             .stderr(writer)
+            .process_group(0)
             .kill_on_drop(true);
         let mut child = command.spawn().map_err(start_error)?;
+        let group = Group::of(&child);
         // The command holds writing ends of the pipe.
         drop(command);
         let kept = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -238,11 +240,13 @@ impl Run {
         let status = match tokio::time::timeout(self.limit, child.wait()).await {
             Ok(status) => status.map_err(start_error)?,
             Err(_) => {
+                drop(group);
                 // A failure to kill means that it has ended.
                 let _ended = child.kill().await;
                 return Err(Error::Limit { program: name, limit: self.limit });
             }
         };
+        group.ended();
         // A grandchild may keep the pipe open; what it says later is not part of the answer.
         let _late = tokio::time::timeout(Duration::from_millis(500), reading).await;
         let output = kept.lock().map(|lines| lines.join("; ")).unwrap_or_default();
@@ -250,6 +254,31 @@ impl Run {
             return Ok(output);
         }
         Err(Error::Failed { program: name, status, output })
+    }
+}
+
+/// A program with the programs that it has started, killed together: an initdb that is killed
+/// alone leaves a `postgres --boot` that goes on writing into the directory.
+struct Group(Option<rustix::process::Pid>);
+
+impl Group {
+    fn of(child: &tokio::process::Child) -> Self {
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        Self(id.and_then(rustix::process::Pid::from_raw))
+    }
+
+    /// The first process has been waited for: its number may be another's by now.
+    fn ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // A failure to kill means that it has ended.
+            let _ended = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
     }
 }
 
@@ -322,5 +351,23 @@ mod tests {
         assert!(error.contains("it is full") && error.contains('3'), "{error}");
         let slow = Run::new("/bin/sleep".into(), Duration::from_millis(50)).arg("60");
         assert!(matches!(slow.run().await, Err(Error::Limit { .. })));
+    }
+
+    #[tokio::test]
+    async fn what_an_interrupted_program_has_started_is_killed_with_it() {
+        let file = std::env::temp_dir().join(format!("matriarch-group-{}", std::process::id()));
+        let script = format!("(while sleep 0.02; do echo >> {0}; done) & wait", file.display());
+        let run = Run::new("/bin/sh".into(), Duration::from_secs(60)).args(["-c", &script]);
+        let writes = async || {
+            let before = std::fs::metadata(&file).map_or(0, |it| it.len());
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            std::fs::metadata(&file).map_or(0, |it| it.len()) > before
+        };
+        tokio::select! {
+            ended = run.run() => panic!("{ended:?}"),
+            () = async { while !writes().await {} } => {}
+        }
+        assert!(!writes().await, "the loop goes on");
+        std::fs::remove_file(file).unwrap();
     }
 }
