@@ -345,6 +345,16 @@ impl Protocol {
         }
     }
 
+    /// What this instance lacks of `lease`'s position is within `maximumLag` (9g, 7e).
+    pub(super) fn within_lag(&self, lease: &Lease) -> Result<(), Waiting> {
+        let bytes = lease.position.lsn.saturating_distance(self.flushed());
+        let bound = self.directive.as_ref().and_then(|d| d.limits.maximum_lag);
+        match bound.filter(|bound| bytes > *bound && clause!(self, LagBound)) {
+            Some(bound) => Err(Waiting::Lag { bytes, bound }),
+            None => Ok(()),
+        }
+    }
+
     /// Rule 9 without a quorum.
     fn best_without_quorum(
         &self,
@@ -364,11 +374,7 @@ impl Protocol {
         if !on_history && clause!(self, CandidateOnHistory) {
             return Err(Waiting::LeftHistory);
         }
-        let bytes = lease.position.lsn.saturating_distance(flushed);
-        let bound = self.directive.as_ref().and_then(|d| d.limits.maximum_lag);
-        if let Some(bound) = bound.filter(|bound| bytes > *bound && clause!(self, LagBound)) {
-            return Err(Waiting::Lag { bytes, bound });
-        }
+        self.within_lag(lease)?;
         for (name, status) in round.yes() {
             let able =
                 !status.unfit && !status.no_copy && lease.in_cohort(&status.member.incarnation);

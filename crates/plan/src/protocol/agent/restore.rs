@@ -188,6 +188,9 @@ impl Protocol {
         if let Some(s) = statuses.iter().find(|s| !s.no_copy && better(s, &own)) {
             return Err(Waiting::BetterPeer(s.member.name.clone()));
         }
+        if let Some((_, last)) = self.ledger.lease.as_ref().filter(|(_, it)| it.quorum.is_none()) {
+            self.within_lag(last)?;
+        }
         let highest = statuses
             .iter()
             .flat_map(|s| [Some(s.term), s.promised])
