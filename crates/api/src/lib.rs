@@ -3,6 +3,7 @@
 mod record;
 
 pub mod annotations;
+pub mod causes;
 pub mod cluster;
 pub mod conditions;
 pub mod crd;

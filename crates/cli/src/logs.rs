@@ -179,7 +179,7 @@ async fn read(
         Ok(stream) => stream,
         Err(error) => {
             let error = session.refused("get", "pods/log", error);
-            eprintln!("{pod}: {}; trying again", crate::observed::chain(&error));
+            eprintln!("{pod}: {}; trying again", matriarch_api::causes::chain(&error));
             return Instant::now();
         }
     };

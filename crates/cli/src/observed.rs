@@ -10,6 +10,7 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
+use matriarch_api::causes::chain;
 use matriarch_api::{Cluster, Identity, Instance, names};
 use matriarch_plan::protocol::{Lease, LeaseRecord};
 
@@ -158,19 +159,4 @@ pub async fn events(
     events.sort();
     let surplus = events.len().saturating_sub(most);
     Ok(events.split_off(surplus))
-}
-
-/// An error with its causes.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let next = source.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = source.source();
-    }
-    text
 }

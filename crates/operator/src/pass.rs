@@ -9,6 +9,7 @@ use kube::runtime::controller::Action as Next;
 use kube::runtime::events::Recorder;
 use kube::{Api, Client};
 use matriarch_api::Cluster;
+use matriarch_api::causes::chain;
 use matriarch_plan::{Plan, lint, plan};
 use matriarch_render::setup::{Owner, Setup};
 use matriarch_render::status::{self, Outcome};
@@ -190,19 +191,4 @@ impl Passes {
 pub fn after_error(cluster: &Arc<Cluster>, error: &Error, _passes: &Arc<Passes>) -> Next {
     tracing::warn!(cluster = cluster.name(), error = %chain(error), "pass failed");
     Next::requeue(AFTER_FAILURE)
-}
-
-/// An error with its causes.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let next = source.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = source.source();
-    }
-    text
 }

@@ -96,7 +96,7 @@ pub async fn run(client: Client, options: &Options, metrics: Metrics, shutdown: 
         )
         .for_each(|outcome| async move {
             if let Err(error) = outcome {
-                tracing::debug!(error = %crate::pass::chain(&error), "controller");
+                tracing::debug!(error = %matriarch_api::causes::chain(&error), "controller");
             }
         })
         .await;

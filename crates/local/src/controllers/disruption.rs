@@ -10,9 +10,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
+use matriarch_api::causes::chain;
 use serde_json::{Value, json};
 
-use crate::kubelet::chain;
 use crate::mirror::Mirror;
 
 pub(super) async fn run(client: kube::Client) {

@@ -8,8 +8,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use kube::api::{ObjectMeta, PostParams};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, ResourceExt};
-
-use crate::kubelet::chain;
+use matriarch_api::causes::chain;
 
 const ALWAYS: [&str; 3] = ["default", "kube-system", "kube-node-lease"];
 

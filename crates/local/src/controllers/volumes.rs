@@ -14,9 +14,10 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
+use matriarch_api::causes::chain;
 use serde_json::json;
 
-use crate::kubelet::{NODE_NAME, Shared, chain};
+use crate::kubelet::{NODE_NAME, Shared};
 use crate::layout::make_directory;
 use crate::mirror::Mirror;
 

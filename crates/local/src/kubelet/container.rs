@@ -97,9 +97,9 @@ pub(super) struct Supervisor {
 /// Why a container cannot be started.
 #[derive(Debug, thiserror::Error)]
 enum StartError {
-    #[error("{}", super::chain(.0))]
+    #[error("{}", matriarch_api::causes::chain(.0))]
     Environment(#[source] environment::EnvironmentError),
-    #[error("{}", super::chain(.0))]
+    #[error("{}", matriarch_api::causes::chain(.0))]
     Volume(#[source] volumes::VolumeError),
     #[error("{0}")]
     Image(#[source] crate::postgres::PostgresError),

@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
+use matriarch_api::causes::chain;
 use serde_json::json;
 
-use super::{NODE_NAME, Shared, chain};
+use super::{NODE_NAME, Shared};
 
 const PERIOD: Duration = Duration::from_secs(10);
 

@@ -7,14 +7,15 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use matriarch_api::causes::chain;
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use super::Shared;
 use super::container::{Duty, Report, Restart, Stop, Supervisor};
 use super::status::{PodReport, initial};
 use super::volumes::{self, Volumes};
-use super::{Shared, chain};
 use crate::processes;
 
 /// How long a force-deleted pod's processes have between SIGTERM and SIGKILL (traps H3).

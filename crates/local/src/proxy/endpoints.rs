@@ -10,9 +10,10 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
+use matriarch_api::causes::chain;
 use serde_json::{Value, json};
 
-use crate::kubelet::{NODE_NAME, chain};
+use crate::kubelet::NODE_NAME;
 use crate::mirror::Mirror;
 
 const MANAGER: &str = "endpointslice-controller.k8s.io";

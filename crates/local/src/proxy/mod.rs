@@ -19,11 +19,11 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
+use matriarch_api::causes::chain;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use self::relay::{Endpoints, Relay};
-use crate::kubelet::chain;
 use crate::layout::write_file;
 use crate::mirror::Mirror;
 

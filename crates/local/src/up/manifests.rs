@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(manifests.len(), 2);
         let refused = check(&manifests, Identity::Matriarch, "x:15", &InstalledServers::default())
             .unwrap_err();
-        let text = crate::kubelet::chain(&refused);
+        let text = matriarch_api::causes::chain(&refused);
         assert!(text.contains("c.yaml: cluster c cannot run"), "{text}");
         assert!(text.contains("apt-get install postgresql-99"), "{text}");
     }

@@ -22,13 +22,14 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use matriarch_api::Identity;
+use matriarch_api::causes::chain;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use self::progress::Progress;
 use crate::apiserver::{self, ApiServer};
-use crate::kubelet::{Kubelet, Shared, TokenSubject, chain};
+use crate::kubelet::{Kubelet, Shared, TokenSubject};
 use crate::layout::{Layout, LayoutError, Lock};
 use crate::network::{Network, NetworkError};
 use crate::postgres::InstalledServers;
