@@ -1,7 +1,6 @@
 //! `promote CLUSTER INSTANCE`: asks the operator for a switchover, by `status.targetPrimary`.
 
 use kube::api::Patch;
-use matriarch_api::annotations::{Annotation, parse_fenced};
 use matriarch_api::phases::INSTANCES_HEALTHY;
 use matriarch_api::{Cluster, Kind};
 use serde_json::json;
@@ -53,10 +52,7 @@ pub fn decide(
             "cluster {name} has had no primary yet: there is nothing to hand over; see `explain {name}`"
         )));
     }
-    let fences = cluster.metadata.annotations.as_ref();
-    let fence = fences.and_then(|all| all.get(&Annotation::FencedInstances.key(identity)));
-    let fenced = parse_fenced(fence.map_or("", String::as_str))
-        .map_err(|source| Error::Fence { cluster: name.to_owned(), source })?;
+    let fenced = crate::fencing::present(cluster, identity)?;
     if fenced.contains(instance) {
         return Err(Error::Refused(format!(
             "{instance} is fenced and cannot take over: `fencing off {name} {instance}` first"

@@ -20,22 +20,22 @@ use serde_json::Value;
 use crate::kinds;
 use crate::pki;
 
-/// Every object without state that a cluster may have.
-const STATELESS: [Object; 10] = [
-    Object::ServiceAccount,
-    Object::Role,
-    Object::RoleBinding,
-    Object::Passwd,
-    Object::ServiceReadWrite,
-    Object::ServiceReadOnly,
-    Object::ServiceRead,
-    Object::ServicePrimary,
-    Object::EndpointsReadWrite,
-    Object::DisruptionBudget,
-];
-
 /// Reads it all at once.
-pub async fn read(client: &Client, owner: &Owner<'_>, resolved: &Resolved, now_ms: i64) -> Objects {
+pub(crate) async fn read(
+    client: &Client,
+    owner: &Owner<'_>,
+    resolved: &Resolved,
+    now_ms: i64,
+) -> Objects {
+    let (objects, secrets) = futures::join!(
+        read_without_secrets(client, owner, now_ms),
+        read_secrets(client, owner, resolved, now_ms),
+    );
+    Objects { secrets, ..objects }
+}
+
+/// Reads all but the Secrets, at once.
+pub async fn read_without_secrets(client: &Client, owner: &Owner<'_>, now_ms: i64) -> Objects {
     let namespace = owner.cluster.namespace();
     let selector = format!("{}={}", owner.label(Label::Cluster), owner.name());
     let params = ListParams::default().labels(&selector);
@@ -45,15 +45,14 @@ pub async fn read(client: &Client, owner: &Owner<'_>, resolved: &Resolved, now_m
     let claims = Api::<PersistentVolumeClaim>::namespaced(client.clone(), namespace);
     let leases = Api::<Lease>::namespaced(client.clone(), namespace);
     let lease_name = names::lease(owner.name());
-    let (instances, pods, claims, lease, stateless, secrets) = futures::join!(
+    let (instances, pods, claims, lease, stateless) = futures::join!(
         list(&instances, &params),
         list(&pods, &params),
         list(&claims, &params),
         get(&leases, &lease_name),
         read_stateless(client, owner),
-        read_secrets(client, owner, resolved, now_ms),
     );
-    Objects { now_ms, instances, pods, claims, lease, stateless, secrets }
+    Objects { now_ms, instances, pods, claims, lease, stateless, secrets: BTreeMap::new() }
 }
 
 async fn list<K>(api: &Api<K>, params: &ListParams) -> Result<Vec<K>, String>
@@ -75,7 +74,7 @@ where
 }
 
 async fn read_stateless(client: &Client, owner: &Owner<'_>) -> BTreeMap<Object, Seen<Value>> {
-    let reads = STATELESS.map(|object| async move {
+    let reads = Object::ALL.map(|object| async move {
         let resource = kinds::resource(object);
         let api = kinds::api(client, owner.cluster.namespace(), &resource);
         let seen = match get::<DynamicObject>(&api, &object_name(owner.name(), object)).await {

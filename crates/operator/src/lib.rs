@@ -11,10 +11,10 @@ use std::time::Duration;
 use kube::Client;
 use matriarch_api::Identity;
 
+pub mod gather;
 pub mod pki;
 
 mod execute;
-mod gather;
 mod kinds;
 mod leader;
 mod metrics;

@@ -295,6 +295,22 @@ pub enum Object {
     DisruptionBudget,
 }
 
+impl Object {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::ServiceAccount,
+        Self::Role,
+        Self::RoleBinding,
+        Self::Passwd,
+        Self::ServiceReadWrite,
+        Self::ServiceReadOnly,
+        Self::ServiceRead,
+        Self::ServicePrimary,
+        Self::EndpointsReadWrite,
+        Self::DisruptionBudget,
+    ];
+}
+
 /// What is seen of an object without state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -5,19 +5,15 @@ use std::collections::BTreeMap;
 
 use futures::future::join_all;
 use jiff::Timestamp;
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
-use kube::api::{ApiResource, DynamicObject, ListParams, PartialObjectMeta};
-use kube::core::GroupVersionKind;
-use kube::{Api, Client};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::Api;
+use kube::api::PartialObjectMeta;
 use matriarch_api::{Cluster, Instance, names};
 use matriarch_plan::Seen;
-use matriarch_plan::world::{Certificate, Identity, Object, SecretFacts, SecretRole};
+use matriarch_plan::world::{Certificate, Identity, SecretFacts, SecretRole};
 use matriarch_render::observe::{is_going, memory};
-use matriarch_render::setup::{Owner, Setup, object_name};
+use matriarch_render::setup::{Owner, Setup};
 use matriarch_render::{Objects, Resolved, resolve};
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::session::Session;
 
@@ -31,110 +27,31 @@ pub struct Gathered {
     pub assumed: Vec<String>,
 }
 
-/// Every object without state that a cluster may have.
-const STATELESS: [Object; 10] = [
-    Object::ServiceAccount,
-    Object::Role,
-    Object::RoleBinding,
-    Object::Passwd,
-    Object::ServiceReadWrite,
-    Object::ServiceReadOnly,
-    Object::ServiceRead,
-    Object::ServicePrimary,
-    Object::EndpointsReadWrite,
-    Object::DisruptionBudget,
-];
-
-/// Reads it all at once.
+/// Reads it all.
 pub async fn read(
     session: &Session,
     changed: &Cluster,
     present: Option<&Cluster>,
     now_ms: i64,
 ) -> Gathered {
-    let name = changed.name();
-    let params = session.of(name);
-    let (instance_api, pod_api) = (session.instances(), session.pods());
-    let claims: Api<PersistentVolumeClaim> =
-        Api::namespaced(session.client.clone(), &session.namespace);
-    let leases: Api<Lease> = Api::namespaced(session.client.clone(), &session.namespace);
-    let lease_name = names::lease(name);
-    let (instances, pods, claims, lease, stateless) = futures::join!(
-        list(&instance_api, &params),
-        list(&pod_api, &params),
-        list(&claims, &params),
-        get(&leases, &lease_name),
-        read_stateless(&session.client, &session.namespace, name),
-    );
+    // Only the identity matters to what is read.
+    let bare = Setup { identity: session.identity, ..Setup::default() };
+    let owner = Owner { setup: &bare, cluster: changed };
+    let objects =
+        matriarch_operator::gather::read_without_secrets(&session.client, &owner, now_ms).await;
     let mut assumed = Vec::new();
-    let setup = setup(session, pods.as_deref().unwrap_or_default(), &mut assumed);
+    let setup = setup(session, objects.pods.as_deref().unwrap_or_default(), &mut assumed);
     let owner = Owner { setup: &setup, cluster: changed };
     let resolved = resolve(&owner);
     let judge = Judge {
         owner,
         resolved: &resolved,
         present,
-        instances: instances.as_deref().unwrap_or_default(),
+        instances: objects.instances.as_deref().unwrap_or_default(),
         now_ms,
     };
     let secrets = judge.read(session, &mut assumed).await;
-    let objects = Objects { now_ms, instances, pods, claims, lease, stateless, secrets };
-    Gathered { setup, objects, assumed }
-}
-
-async fn list<K>(api: &Api<K>, params: &ListParams) -> Result<Vec<K>, String>
-where
-    K: Clone + DeserializeOwned + std::fmt::Debug,
-{
-    api.list(params).await.map(|list| list.items).map_err(|error| error.to_string())
-}
-
-async fn get<K>(api: &Api<K>, name: &str) -> Seen<K>
-where
-    K: Clone + DeserializeOwned + std::fmt::Debug,
-{
-    match api.get_opt(name).await {
-        Ok(Some(object)) => Seen::Known(object),
-        Ok(None) => Seen::Absent,
-        Err(error) => Seen::Unknown { why: error.to_string() },
-    }
-}
-
-fn resource(object: Object) -> ApiResource {
-    let (group, version, kind, plural) = match object {
-        Object::ServiceAccount => ("", "v1", "ServiceAccount", "serviceaccounts"),
-        Object::Role => ("rbac.authorization.k8s.io", "v1", "Role", "roles"),
-        Object::RoleBinding => ("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
-        Object::Passwd => ("", "v1", "ConfigMap", "configmaps"),
-        Object::ServiceReadWrite
-        | Object::ServiceReadOnly
-        | Object::ServiceRead
-        | Object::ServicePrimary => ("", "v1", "Service", "services"),
-        Object::EndpointsReadWrite => ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
-        Object::DisruptionBudget => ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
-    };
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
-}
-
-async fn read_stateless(
-    client: &Client,
-    namespace: &str,
-    cluster: &str,
-) -> BTreeMap<Object, Seen<Value>> {
-    let reads = STATELESS.map(|object| async move {
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(client.clone(), namespace, &resource(object));
-        let seen = match get(&api, &object_name(cluster, object)).await {
-            Seen::Known(found) => match serde_json::to_value(found) {
-                Ok(value) => Seen::Known(value),
-                Err(error) => Seen::Unknown { why: error.to_string() },
-            },
-            Seen::Stale(_) | Seen::Absent => Seen::Absent,
-            Seen::Unknown { why } => Seen::Unknown { why },
-        };
-        (object, seen)
-    });
-    join_all(reads).await.into_iter().collect()
+    Gathered { setup, objects: Objects { secrets, ..objects }, assumed }
 }
 
 /// The operator's image is that of the pods' init container: with another one every pod would seem
