@@ -1,0 +1,4 @@
+//! What is taken for granted of PostgreSQL, against real servers.
+
+mod files;
+mod model;
