@@ -527,8 +527,7 @@ impl Driver {
 
     /// PostgreSQL is down, nothing is under way, and the protocol has nothing to give away.
     fn may_leave(&self) -> bool {
-        self.terminating
-            && !self.context.link.postmaster().is_running()
+        !self.context.link.postmaster().is_running()
             && self.operation.is_none()
             && self.writes == 0
             && self.protocol.may_leave()

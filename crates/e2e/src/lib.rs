@@ -3,4 +3,5 @@
 pub mod apiserver;
 pub mod budget;
 pub mod local;
+pub mod turn;
 pub mod writer;

@@ -13,6 +13,7 @@ use matriarch_local::layout::Layout;
 use matriarch_local::processes::{self, Mark, Process};
 use rustix::process::Signal;
 
+use crate::turn::{self, Turn};
 pub use crate::writer::{Tally, Writer};
 
 /// One `matriarch local` with its state directory.
@@ -21,8 +22,7 @@ pub struct Machine {
     port: u16,
     child: Option<Child>,
     stopped: bool,
-    /// Held as long as this is there.
-    _alone: std::fs::File,
+    _turn: Turn,
     output: Arc<Mutex<Vec<String>>>,
 }
 
@@ -53,14 +53,12 @@ pub enum Victim {
 }
 
 impl Machine {
-    /// A fresh state directory; nothing runs yet. Waits until no other test runs a cluster: two
-    /// of them on two cores take each other's time, and what is measured is the other one.
+    /// A fresh state directory; nothing runs yet. Waits for its turn.
     pub fn new(name: &str, port: u16) -> anyhow::Result<Self> {
-        let alone = std::fs::File::create(std::env::temp_dir().join("matriarch-e2e.lock"))?;
-        alone.lock()?;
+        let turn = turn::wait()?;
         let state = std::env::temp_dir().join(format!("m-{name}-{}", std::process::id()));
         ensure!(!state.exists(), "{} exists", state.display());
-        Ok(Self { state, port, child: None, stopped: false, _alone: alone, output: Arc::default() })
+        Ok(Self { state, port, child: None, stopped: false, _turn: turn, output: Arc::default() })
     }
 
     /// The binary under test: beside the tests, or `MATRIARCH_BINARY`.
@@ -225,6 +223,24 @@ impl Machine {
         let error = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{sql}: {error}");
         Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
+    }
+
+    /// Waits until all three instances are there, one primary and two standbys that stream.
+    pub async fn healed(&self, limit: Duration) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let ready = self.status()?.contains("3 of 3 ready");
+            // The application's role may not see the standbys' states, which "ready" tells.
+            let streaming = self.sql("select count(*) from pg_stat_replication").await;
+            if ready && streaming.is_ok_and(|count| count == "2") {
+                return Ok(());
+            }
+            if begun.elapsed() > limit {
+                bail!("two standbys never stream:\n{}\n{}", self.printed(), self.status()?);
+            }
+            // Each look is two processes, which take their time from what is looked at.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
     }
 
     /// The pods by their keepers.

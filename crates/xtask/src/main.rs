@@ -1,7 +1,6 @@
 //! The project's only entry point for developers: `cargo xtask <verb>`.
 
 mod command;
-mod generation;
 mod paths;
 mod setup;
 mod suite;
@@ -83,7 +82,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Ci => suite::run_in_ci()?,
         Verb::Sim { arguments } => return suite::simulate(&arguments),
         Verb::Bench { arguments } => return suite::bench(&arguments),
-        Verb::Gen { check } => generation::run(check)?,
+        Verb::Gen { check } => suite::generate(check)?,
         Verb::Tidy => tidy::run()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -4,8 +4,6 @@ use std::path::{Path, PathBuf};
 
 /// The version of Kubernetes whose programs the tests use.
 pub const KUBERNETES: &str = "1.34.4";
-/// The version of etcd beside it.
-pub const ETCD: &str = "3.6.6";
 
 /// The root of the workspace.
 pub fn workspace() -> PathBuf {

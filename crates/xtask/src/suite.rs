@@ -1,5 +1,6 @@
 //! The steps of `cargo xtask test`, weakest sufficient method first.
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
@@ -20,24 +21,15 @@ const KNOWN_FINDINGS: [&str; 3] = [
     "nothing_happens_while_the_api_is_away",
 ];
 
-/// The simulator's package: built optimised, so never together with the others.
-const SIMULATOR: &str = "matriarch-sim";
-
-const CLIPPY: [&str; 8] =
-    ["clippy", "--quiet", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"];
-
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 4] = [
     Step { name: "format", run: || cargo(&["fmt", "--all", "--check"]) },
-    Step { name: "clippy", run: || cargo(&CLIPPY) },
     Step { name: "tidy", run: crate::tidy::run },
-    Step { name: "generated", run: || crate::generation::run(true) },
+    Step { name: "build", run: build },
     Step { name: "tests", run: tests },
-    Step { name: "simulator", run: simulator },
 ];
 
 /// Runs all steps, or those whose name contains `filter`.
 pub fn run(filter: Option<&str>) -> Result<()> {
-    setup::run(setup::For::Tests)?;
     let chosen: Vec<&Step> =
         STEPS.iter().filter(|step| filter.is_none_or(|text| step.name.contains(text))).collect();
     if chosen.is_empty() {
@@ -49,7 +41,9 @@ pub fn run(filter: Option<&str>) -> Result<()> {
         println!("\n== {} ==", step.name);
         let start = Instant::now();
         (step.run)().with_context(|| format!("step `{}` failed", step.name))?;
-        times.push((step.name, start.elapsed().as_secs()));
+        let seconds = start.elapsed().as_secs();
+        println!("\n== {} passed, {seconds} s ==", step.name);
+        times.push((step.name, seconds));
     }
     println!("\n== all steps passed ==");
     for (name, seconds) in times {
@@ -64,29 +58,42 @@ pub fn run_in_ci() -> Result<()> {
     command::run(Command::new(program).arg("test").env("CI", "true"))
 }
 
-/// Every test of every package, in one selection: another one would resolve other features and
-/// build the dependencies anew.
+/// Everything, linted while it is compiled: `cargo clippy` would check all
+/// dependencies once more, which takes a third of the time of the whole suite. Meanwhile the
+/// programs that tests need are made: on a new machine that takes as long.
+fn build() -> Result<()> {
+    std::thread::scope(|scope| {
+        let programs = scope.spawn(|| setup::run(setup::For::Tests));
+        linting(&["test", "--workspace", "--tests", "--no-run"])?;
+        programs.join().unwrap_or_else(|_| bail!("the set-up ended in a panic"))
+    })
+}
+
+/// Every test of every package, in the selection that was built: another one would resolve other
+/// features and build the dependencies anew.
 fn tests() -> Result<()> {
-    let words = vec!["test", "--workspace", "--exclude", SIMULATOR, "--no-fail-fast"];
+    setup::run(setup::For::Tests)?;
     for test in KNOWN_FINDINGS {
         println!("skipped, a known finding: {test}");
     }
-    cargo_test(words)
-}
-
-fn simulator() -> Result<()> {
-    cargo_test(vec!["test", "--profile", "simulation", "--lib", "--package", SIMULATOR])
-}
-
-fn cargo_test(mut words: Vec<&str>) -> Result<()> {
-    words.push("--");
+    let mut words = vec!["test", "--workspace", "--tests", "--no-fail-fast", "--"];
     words.extend(KNOWN_FINDINGS.iter().flat_map(|test| ["--skip", test]));
-    cargo(&words)
+    linting(&words)
 }
 
-/// `cargo xtask sim …`: builds the simulator optimised and runs it.
+/// Writes the generated files, or with `check` fails if one of them differs.
+pub fn generate(check: bool) -> Result<()> {
+    let words = ["test", "--quiet", "--workspace", "--test", "kubernetes"];
+    let mut cargo = command::cargo(&paths::workspace());
+    if !check {
+        cargo.env("MATRIARCH_GENERATE", "1");
+    }
+    command::run(cargo.args(words).args(["--", "--nocapture", "generated::"]))
+}
+
+/// `cargo xtask sim …`: builds the simulator and runs it.
 pub fn simulate(arguments: &[String]) -> Result<ExitCode> {
-    let mut words = vec!["run", "--quiet", "--profile", "simulation", "--package", SIMULATOR];
+    let mut words = vec!["run", "--quiet", "--package", "matriarch-sim"];
     if arguments.iter().any(|argument| argument == "--mutations") {
         words.extend(["--features", "mutation"]);
     }
@@ -113,7 +120,7 @@ pub fn local(arguments: &[String]) -> Result<ExitCode> {
 
 /// `cargo xtask bench …`: builds the binary as it ships, and measures it.
 pub fn bench(arguments: &[String]) -> Result<ExitCode> {
-    setup::run(setup::For::Tests)?;
+    setup::run(setup::For::Demo)?;
     cargo(&["build", "--release", "--package", "matriarch", "--package", "matriarch-e2e"])?;
     let release = target_directory()?.join("release");
     let mut program = Command::new(release.join("matriarch-bench"));
@@ -130,13 +137,36 @@ fn exit_code(status: std::process::ExitStatus) -> ExitCode {
 }
 
 fn cargo(words: &[&str]) -> Result<()> {
-    let mut cargo = command::cargo(&paths::workspace());
-    // A failed test says why in its own words; forty lines of frames hide them.
-    cargo.env("RUST_LIB_BACKTRACE", "0");
-    command::run(cargo.args(words).envs(setup::environment()))
+    command::run(cargo_command().args(words))
 }
 
-fn target_directory() -> Result<std::path::PathBuf> {
+fn cargo_command() -> Command {
+    let mut cargo = command::cargo(&paths::workspace());
+    // A failed test says why in its own words; forty lines of frames hide them.
+    cargo.env("RUST_BACKTRACE", "0").envs(setup::environment());
+    cargo
+}
+
+/// Cargo with our own packages compiled by clippy, every finding an error.
+fn linting(words: &[&str]) -> Result<()> {
+    let mut cargo = cargo_command();
+    cargo.env("RUSTC_WORKSPACE_WRAPPER", clippy_driver()?);
+    cargo.env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
+    command::run(cargo.args(words))
+}
+
+/// Clippy of the toolchain that compiles here: another one would not know its standard library.
+fn clippy_driver() -> Result<PathBuf> {
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    rustc.current_dir(paths::workspace()).args(["--print", "sysroot"]);
+    let driver = Path::new(command::run_quietly(&mut rustc)?.trim()).join("bin/clippy-driver");
+    if !driver.is_file() {
+        bail!("clippy is missing: rustup component add clippy");
+    }
+    Ok(driver)
+}
+
+fn target_directory() -> Result<PathBuf> {
     let metadata = crate::tidy::metadata()?;
     let text = metadata["target_directory"].as_str().context("cargo metadata has no target")?;
     Ok(text.into())

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use matriarch_api::identity::{Identity, Kind};
 use serde_json::Value;
 
 use crate::{command, paths};
@@ -28,7 +27,6 @@ const IMPURE: [&str; 9] = [
 const EMPTY_NAMES: [&str; 6] = ["utils", "util", "helpers", "helper", "manager", "common"];
 const LINES_MAX: usize = 800;
 const DEPTH_MAX: usize = 2;
-const CRD_BYTES_MAX: usize = 200_000;
 
 /// Runs every check and reports all findings at once.
 pub fn run() -> Result<()> {
@@ -41,7 +39,6 @@ pub fn run() -> Result<()> {
     findings.extend(licences(&graph, &rules));
     findings.extend(pure_lints(&root)?);
     findings.extend(sources(&root)?);
-    findings.extend(sizes_of_crds());
     if findings.is_empty() {
         return Ok(());
     }
@@ -310,19 +307,6 @@ fn rust_files(directory: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
-}
-
-fn sizes_of_crds() -> Vec<String> {
-    let mut findings = Vec::new();
-    for kind in Kind::ALL {
-        let crd = matriarch_api::crd::json(kind, Identity::Matriarch);
-        let bytes = crd.map_or(usize::MAX, |crd| crd.to_string().len());
-        if bytes > CRD_BYTES_MAX {
-            let name = kind.crd_name(Identity::Matriarch);
-            findings.push(format!("CRD {name} has {bytes} bytes, at most {CRD_BYTES_MAX}"));
-        }
-    }
-    findings
 }
 
 #[cfg(test)]

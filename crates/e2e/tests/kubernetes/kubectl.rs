@@ -1,7 +1,5 @@
 //! The real kubectl against `local`'s API server.
 
-#![expect(clippy::unwrap_used, reason = "a failed test panics")]
-
 use std::{
     fs,
     path::{Path, PathBuf},

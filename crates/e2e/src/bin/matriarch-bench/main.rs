@@ -1,10 +1,7 @@
 //! Measures; started by `cargo xtask bench`, which builds the program under test as it ships.
 
-#[path = "bench/failover.rs"]
 mod failover;
-#[path = "bench/figures.rs"]
 mod figures;
-#[path = "bench/load.rs"]
 mod load;
 
 use std::process::ExitCode;

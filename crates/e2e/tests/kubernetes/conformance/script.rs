@@ -4,7 +4,6 @@
 
 use serde_json::{Value, json};
 
-#[path = "reads.rs"]
 mod reads;
 
 use reads::{lists, watches};

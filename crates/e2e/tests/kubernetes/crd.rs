@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use matriarch_api::{Identity, Kind, crd};
 use matriarch_e2e::apiserver::{self, ApiServer};
+use matriarch_e2e::turn;
 use serde_json::{Value, json};
 
 struct Kubectl<'a>(&'a ApiServer);
@@ -157,6 +158,7 @@ fn two_appliers(kubectl: &Kubectl<'_>) -> Result<()> {
 
 #[test]
 fn a_real_api_server_takes_the_definitions_and_keeps_their_rules() -> Result<()> {
+    let _turn = turn::wait()?;
     let Some(server) = apiserver::shared()? else { return Ok(()) };
     let kubectl = Kubectl(server);
     install(&kubectl)?;

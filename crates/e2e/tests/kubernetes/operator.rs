@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
@@ -14,6 +14,7 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use matriarch_api::{Cluster, Identity, Instance};
+use matriarch_e2e::turn::{self, Turn};
 use matriarch_local::apiserver::{ApiServer, Options as ServerOptions};
 use matriarch_operator::Options;
 use serde_json::json;
@@ -29,10 +30,12 @@ struct World {
     operator: JoinHandle<Result<(), matriarch_operator::Error>>,
     agents: JoinHandle<()>,
     directory: PathBuf,
+    _turn: Turn,
 }
 
 impl World {
     fn start(name: &str) -> Result<Self> {
+        let turn = turn::wait()?;
         let directory =
             std::env::temp_dir().join(format!("matriarch-operator-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&directory)?;
@@ -49,7 +52,7 @@ impl World {
                 stopped.await.ok();
             }));
         let agents = tokio::spawn(play_agents(server, client.clone()));
-        Ok(Self { client, stop: Some(stop), operator, agents, directory })
+        Ok(Self { client, stop: Some(stop), operator, agents, directory, _turn: turn })
     }
 
     async fn end(mut self) -> Result<()> {
@@ -237,8 +240,14 @@ async fn a_cluster_lives_its_life() -> Result<()> {
 
     let pods: Api<Pod> = Api::namespaced(world.client.clone(), NAMESPACE);
     let role = |pod: &Pod| pod.labels().get("matriarch.dev/instanceRole").cloned();
-    assert_eq!(role(&pods.get("c-1").await?).as_deref(), Some("primary"));
-    assert_eq!(role(&pods.get("c-2").await?).as_deref(), Some("replica"));
+    // Labels are written after the status that tells of the same pass.
+    for (pod, wanted) in [("c-1", "primary"), ("c-2", "replica")] {
+        let begun = std::time::Instant::now();
+        while role(&pods.get(pod).await?).as_deref() != Some(wanted) {
+            ensure!(begun.elapsed() < PATIENCE, "{pod} is never labelled as {wanted}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
 
     let client = &world.client;
     for service in ["c-rw", "c-ro", "c-r", "c-primary"] {

@@ -35,19 +35,6 @@ struct World {
 }
 
 impl World {
-    async fn healthy(&self) -> Result<()> {
-        let begun = Instant::now();
-        loop {
-            let ready = self.machine.status()?.contains("3 of 3 ready");
-            let streaming = self.machine.sql("select count(*) from pg_stat_replication").await;
-            if ready && streaming.is_ok_and(|count| count == "2") {
-                return Ok(());
-            }
-            ensure!(begun.elapsed() < PATIENCE, "not healthy again:\n{}", self.machine.status()?);
-            sleep(Duration::from_millis(200)).await;
-        }
-    }
-
     /// Objects of a kind that the cluster owns, directly or by one of its objects.
     async fn owned(&self, api: &Api<DynamicObject>) -> Result<Vec<DynamicObject>> {
         let all = api.list(&ListParams::default()).await?.items;
@@ -87,7 +74,7 @@ async fn start(name: &str, port: u16) -> Result<World> {
     machine.wait_for("Ctrl-C stops everything", PATIENCE).await?;
     let client = machine.client().await?;
     let world = World { machine, client };
-    world.healthy().await?;
+    world.machine.healed(PATIENCE).await?;
     Ok(world)
 }
 
@@ -106,7 +93,7 @@ async fn every_object_that_is_deleted_comes_back() -> Result<()> {
         }
     }
     assert_eq!(kinds.len(), KINDS.len(), "some kind is not there at all: {kinds:?}");
-    world.healthy().await?;
+    world.machine.healed(PATIENCE).await?;
     let primary = world.machine.primary().await?.name;
 
     // The password of the application is a new one, and PostgreSQL has it.
@@ -158,7 +145,7 @@ async fn pods_and_volumes_that_are_taken_away_come_back() -> Result<()> {
         ensure!(begun.elapsed() < PATIENCE, "the volume of {standby} is not replaced");
         sleep(Duration::from_millis(100)).await;
     }
-    world.healthy().await?;
+    world.machine.healed(PATIENCE).await?;
     println!("volume of {standby} replaced after {:.1} s", begun.elapsed().as_secs_f64());
 
     // Force-deleted, as people do when they lose patience.
@@ -170,7 +157,7 @@ async fn pods_and_volumes_that_are_taken_away_come_back() -> Result<()> {
         ensure!(begun.elapsed() < PATIENCE, "{primary} is not made anew");
         sleep(Duration::from_millis(100)).await;
     }
-    world.healthy().await?;
+    world.machine.healed(PATIENCE).await?;
     let tally = writer.finish().await?;
     println!("{tally:?}");
     ensure!(tally.acknowledged > 20, "hardly anything was written: {tally:?}");

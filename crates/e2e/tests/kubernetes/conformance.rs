@@ -1,19 +1,14 @@
 //! `store` against the real thing: one script of requests is answered by kube-apiserver and by
 //! `local`'s API server, and the answers are compared. Where they differ, `store` is wrong.
 
-#![recursion_limit = "512"]
-#![expect(clippy::panic, reason = "a failed test panics")]
-
-#[path = "conformance/compare.rs"]
 mod compare;
-#[path = "conformance/script.rs"]
 mod script;
 
 use std::{path::PathBuf, time::Duration};
 
 use http_body_util::BodyExt;
 use kube::{Client, client::Body};
-use matriarch_e2e::apiserver;
+use matriarch_e2e::{apiserver, turn};
 use matriarch_local::apiserver::{ApiServer, Options};
 use serde_json::Value;
 
@@ -70,6 +65,7 @@ fn http_request(step: &Step, variables: &Variables) -> http::Request<Vec<u8>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn store_and_kube_apiserver_answer_alike() {
+    let _turn = turn::wait().expect("a lock file");
     let Some(real) = apiserver::shared().expect("a real API server") else { return };
     let real = real.client().await.expect("a client");
     let directory = Directory(

@@ -1,0 +1,10 @@
+//! What a real etcd and kube-apiserver say.
+
+#![recursion_limit = "512"]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a failed test panics")]
+
+mod conformance;
+mod crd;
+mod generated;
+mod kubectl;
+mod operator;

@@ -1,0 +1,7 @@
+//! `matriarch local` as a user runs it, with real PostgreSQL.
+
+mod bad_input;
+mod failover;
+mod operations;
+mod repairs;
+mod single;
