@@ -133,6 +133,11 @@ async fn a_wrong_cluster_is_told_what_is_wrong() -> Result<()> {
             "spec.postgresql.parameters",
         ),
         (
+            "an unknown parameter",
+            cluster("unknown", &json!({"postgresql": {"parameters": {"no_such_thing": "1"}}})),
+            "unrecognized configuration parameter \"no_such_thing\"",
+        ),
+        (
             "missing Secret",
             cluster("secret", &json!({"bootstrap": {"initdb": {"secret": {"name": "nowhere"}}}})),
             "nowhere",
