@@ -28,15 +28,6 @@ fn installed() -> Vec<(Major, PathBuf)> {
     found.into_iter().collect()
 }
 
-/// uid and gid of `postgres`, read from the files: nothing calls getpw (traps P2).
-fn postgres_user() -> Result<(u32, u32)> {
-    let passwd = fs::read_to_string("/etc/passwd")?;
-    let line = passwd.lines().find(|line| line.starts_with("postgres:"));
-    let mut fields = line.context("there is no user postgres")?.split(':').skip(2);
-    let mut number = || -> Result<u32> { Ok(fields.next().context("short line")?.parse()?) };
-    Ok((number()?, number()?))
-}
-
 /// A directory that the server's user owns; removed at the end.
 struct Scratch {
     path: PathBuf,
@@ -47,7 +38,7 @@ impl Scratch {
     fn new(name: &str) -> Result<Self> {
         let path = std::env::temp_dir().join(format!("matriarch-{name}-{}", std::process::id()));
         fs::create_dir(&path)?;
-        let user = if rustix::process::geteuid().is_root() { Some(postgres_user()?) } else { None };
+        let user = crate::user::of_servers()?;
         if let Some((uid, gid)) = user {
             std::os::unix::fs::chown(&path, Some(uid), Some(gid))?;
         }

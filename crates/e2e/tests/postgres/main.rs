@@ -2,3 +2,4 @@
 
 mod files;
 mod model;
+mod user;

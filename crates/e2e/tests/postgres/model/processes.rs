@@ -15,7 +15,7 @@ const BUSY_INSERT: &str = "insert into t values (42); do $$ declare until timest
 fn backend_outlives_its_postmaster() -> Result<()> {
     let scratch = Scratch::new("outlives")?;
     let primary = scratch.primary("")?;
-    let mut commit = primary.begin(BUSY_INSERT)?;
+    let mut commit = primary.begin_busy(BUSY_INSERT)?;
     ensure!(waits(&mut commit, Duration::from_millis(500))?);
     primary.signal(primary.postmaster()?, Signal::KILL)?;
     ensure!(succeeds(&mut commit)?, "the commit is not answered");
@@ -29,11 +29,8 @@ fn backend_outlives_its_postmaster() -> Result<()> {
 fn waiting_backend_gives_up_without_postmaster() -> Result<()> {
     let scratch = Scratch::new("gives-up")?;
     let primary = scratch.primary("")?;
-    primary.reconfigure("synchronous_standby_names = 'nobody'")?;
-    eventually("the names are in force", || {
-        Ok(primary.sql("show synchronous_standby_names")? == "nobody")
-    })?;
-    let mut commit = primary.begin("insert into t values (1)")?;
+    primary.wait_for_nobody()?;
+    let mut commit = primary.begin_busy("insert into t values (1)")?;
     ensure!(waits(&mut commit, Duration::from_millis(500))?);
     primary.signal(primary.postmaster()?, Signal::KILL)?;
     ensure!(!succeeds(&mut commit)?, "it answers \"committed\"");
@@ -60,11 +57,11 @@ fn replication_ends_with_the_postmaster() -> Result<()> {
 fn start_is_refused_beside_old_processes() -> Result<()> {
     let scratch = Scratch::new("beside")?;
     let primary = scratch.primary("")?;
-    let mut commit = primary.begin(BUSY_INSERT)?;
+    let mut commit = primary.begin_busy(BUSY_INSERT)?;
     ensure!(waits(&mut commit, Duration::from_millis(500))?);
     primary.signal(primary.postmaster()?, Signal::KILL)?;
-    ensure!(!primary.spawn()?.wait()?.success(), "it starts beside a backend that works");
-    ensure!(primary.said().contains("pre-existing shared memory block"), "{}", primary.said());
+    let said = primary.is_refused()?;
+    ensure!(said.contains("pre-existing shared memory block"), "{said}");
     ensure!(succeeds(&mut commit)?);
     eventually("the rest ends", || Ok(primary.processes().is_empty()))?;
     primary.start()

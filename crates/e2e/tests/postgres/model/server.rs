@@ -49,7 +49,7 @@ impl Scratch {
         // Short: a socket's path has at most 107 bytes.
         let path = std::env::temp_dir().join(format!("mm-{name}-{}", std::process::id()));
         fs::create_dir(&path)?;
-        let user = if rustix::process::geteuid().is_root() { Some(postgres_user()?) } else { None };
+        let user = crate::user::of_servers()?;
         if let Some((uid, gid)) = user {
             std::os::unix::fs::chown(&path, Some(uid), Some(gid))?;
         }
@@ -96,6 +96,16 @@ impl Scratch {
         Ok(server)
     }
 
+    /// An empty directory of the servers' user.
+    pub fn directory(&self, name: &str) -> Result<String> {
+        let path = self.path.join(name);
+        fs::create_dir(&path)?;
+        if let Some((uid, gid)) = self.user {
+            std::os::unix::fs::chown(&path, Some(uid), Some(gid))?;
+        }
+        Ok(path.display().to_string())
+    }
+
     /// A server on a directory of that name.
     pub fn server(&self, name: &str) -> Server<'_> {
         Server { scratch: self, name: name.to_owned(), data: self.path.join(name) }
@@ -104,21 +114,14 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        // Programs such as pg_receivewal work in the scratch directory itself.
+        let _ended = kill_all(&self.path);
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
             // What has ended needs no signal.
             let _ended = kill_all(&entry.path());
         }
         let _ = fs::remove_dir_all(&self.path);
     }
-}
-
-/// uid and gid of `postgres`, read from the files: nothing calls getpw (traps P2).
-fn postgres_user() -> Result<(u32, u32)> {
-    let passwd = fs::read_to_string("/etc/passwd")?;
-    let line = passwd.lines().find(|line| line.starts_with("postgres:"));
-    let mut fields = line.context("there is no user postgres")?.split(':').skip(2);
-    let mut number = || -> Result<u32> { Ok(fields.next().context("short line")?.parse()?) };
-    Ok((number()?, number()?))
 }
 
 /// Processes that work in a directory.
@@ -180,6 +183,14 @@ impl Server<'_> {
         self.signal(self.postmaster()?, Signal::HUP)
     }
 
+    /// Makes commits wait for a standby that does not exist, in every new session.
+    pub fn wait_for_nobody(&self) -> Result<()> {
+        self.reconfigure("synchronous_standby_names = 'nobody'")?;
+        eventually("the names are in force", || {
+            Ok(self.sql("show synchronous_standby_names")? == "nobody")
+        })
+    }
+
     fn log(&self) -> PathBuf {
         self.scratch.path.join(format!("{}.log", self.name))
     }
@@ -195,6 +206,13 @@ impl Server<'_> {
         let mut command = self.scratch.command("postgres");
         command.arg("-D").arg(&self.data).stdout(log.try_clone()?).stderr(log);
         Ok(command.spawn()?)
+    }
+
+    /// Tries to start it, which has to fail; what it has said.
+    pub fn is_refused(&self) -> Result<String> {
+        let mut child = self.spawn()?;
+        ensure!(!succeeds(&mut child)?, "it ended well");
+        Ok(self.said())
     }
 
     /// Starts it and waits until it answers.
@@ -277,6 +295,16 @@ impl Server<'_> {
         let mut psql = self.psql();
         psql.args(["-c", sql]).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(psql.spawn()?)
+    }
+
+    /// The same of one that takes its time; its backend is at work when this returns.
+    pub fn begin_busy(&self, sql: &str) -> Result<Child> {
+        let count = "select count(*) from pg_stat_activity where state = 'active' \
+                     and backend_type = 'client backend' and pid <> pg_backend_pid()";
+        let before = self.sql(count)?;
+        let child = self.begin(sql)?;
+        eventually("a backend works", || Ok(self.sql(count)? != before))?;
+        Ok(child)
     }
 
     /// A session that stays.
