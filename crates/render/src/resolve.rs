@@ -374,20 +374,22 @@ fn configuration(owner: &Owner<'_>) -> Configuration {
     let postgresql = user.postgresql.clone().unwrap_or_default();
     let slots = user.replication_slots.clone().unwrap_or_default();
     let high = slots.high_availability.unwrap_or_default();
+    let synchronous = synchronous(user);
     Configuration {
         parameters: postgresql.parameters.clone(),
         pg_hba: postgresql.pg_hba.clone(),
         pg_ident: postgresql.pg_ident.clone(),
         shared_preload_libraries: postgresql.shared_preload_libraries.clone(),
         enable_alter_system: postgresql.enable_alter_system.unwrap_or(false),
-        synchronous: synchronous(user),
         high_availability_slots: HighAvailabilitySlots {
-            enabled: high.enabled.unwrap_or(true),
+            // PostgreSQL counts walsenders, and only a slot keeps a standby from having two.
+            enabled: high.enabled.unwrap_or(true) || synchronous.is_some(),
             slot_prefix: high
                 .slot_prefix
                 .unwrap_or_else(|| owner.setup.identity.slot_prefix().to_owned()),
             update_interval_seconds: positive(slots.update_interval).unwrap_or(30),
         },
+        synchronous,
     }
 }
 

@@ -127,6 +127,25 @@ fn all_findings_come_at_once_with_their_paths() {
 }
 
 #[test]
+fn synchronous_replication_always_has_slots() {
+    let spec = |synchronous: bool| {
+        let mut spec = json!({
+            "instances": 3,
+            "storage": {"size": "1Gi"},
+            "replicationSlots": {"highAvailability": {"enabled": false}},
+        });
+        if synchronous {
+            spec["postgresql"] = json!({"synchronous": {"method": "any", "number": 1}});
+        }
+        spec
+    };
+    let enabled =
+        |synchronous| template(spec(synchronous)).configuration.high_availability_slots.enabled;
+    assert!(enabled(true), "a standby without a slot could be counted twice");
+    assert!(!enabled(false));
+}
+
+#[test]
 fn the_older_form_of_synchronous_replication_keeps_its_promise() {
     let base = json!({"instances": 3, "storage": {"size": "1Gi"}});
     let with = |least: i32, most: i32| {

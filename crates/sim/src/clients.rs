@@ -125,7 +125,7 @@ impl World {
         }
         let delay = self.network.delay(&mut self.random, node, Node::Clients);
         let (client, commit) = (done.client, done.commit);
-        let promised = self.promised_copies();
+        let promised = self.promised_by(pod);
         self.after(delay, Event::ClientReply { client, commit, place, promised });
     }
 

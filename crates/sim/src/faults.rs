@@ -572,7 +572,9 @@ impl World {
 
     /// The user changes how many standbys commits wait for, or whether they do.
     pub(crate) fn change_synchronous(&mut self) {
-        let most = u64::try_from(self.api.instances.len()).unwrap_or(3).saturating_sub(1).max(1);
+        // The API refuses more than the instances that stay can give.
+        let present = self.api.instances.values().filter(|own| !own.leaving).count();
+        let most = u64::try_from(present).unwrap_or(3).saturating_sub(1).max(1);
         let number = u32::try_from(self.random.between(1, most.min(2))).unwrap_or(1);
         let mode = match self.settings.mode {
             Mode::Asynchronous => Mode::Asynchronous,

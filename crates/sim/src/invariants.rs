@@ -57,6 +57,8 @@ pub(crate) struct Judge {
     /// Acknowledgements in the window of rule 6.
     pub(crate) after_thaw: u64,
     last_quorum: Option<(usize, Vec<u64>)>,
+    /// What each holder last promised, by its directory.
+    promises: BTreeMap<u64, usize>,
 }
 
 impl World {
@@ -163,8 +165,19 @@ impl World {
         self.judge.destroyed.iter().filter(|(when, _)| *when + SECOND >= at).count()
     }
 
+    /// w of the promise under which this pod's PostgreSQL serves; a former primary's is the one
+    /// that its last Lease made, not that of the Lease as it stands (seed 941).
+    pub(crate) fn promised_by(&self, pod: usize) -> usize {
+        let run = self.server(pod).map_or(0, |server| server.run);
+        if self.judge.writer == Some((pod, run)) {
+            return self.promised_copies();
+        }
+        let own = self.directory(pod).map_or(0, |directory| directory.incarnation);
+        self.judge.promises.get(&own).copied().unwrap_or(0)
+    }
+
     /// w of the promise that the Lease shows.
-    pub(crate) fn promised_copies(&self) -> usize {
+    fn promised_copies(&self) -> usize {
         self.judge.last_quorum.as_ref().map_or(0, |(need, _)| *need)
     }
 
@@ -176,7 +189,7 @@ impl World {
         let mut current = true;
         if self.judge.writer != Some((pod, run)) {
             current = false;
-            if promised < 2 && self.thawed_lately(pod) {
+            if self.promised_by(pod) < 2 && self.thawed_lately(pod) {
                 self.judge.after_thaw += 1;
             } else {
                 let what =
@@ -271,6 +284,10 @@ impl World {
             Some(Requester::Operator) => {}
             Some(Requester::Agent(..)) => {
                 self.judge.last_quorum.clone_from(&quorum);
+                if let Some(holder) = &after.holder {
+                    let need = quorum.as_ref().map_or(0, |(need, _)| *need);
+                    self.judge.promises.insert(number_of(&holder.incarnation), need);
+                }
                 if let Some((need, of)) = quorum
                     && changed
                 {

@@ -1,4 +1,4 @@
-//! The mutation check: each clause of the protocol is switched off, and one rule of the model of
+//! The mutation check: each clause of the protocol is switched off, and rules of the model of
 //! PostgreSQL; the simulator must notice.
 
 use std::{
@@ -11,7 +11,12 @@ use matriarch_plan::protocol::Mutation;
 use crate::{
     run::{Outcome, Variation, run},
     schedules,
+    settings::ModelMutant,
 };
+
+/// Rules of the model of PostgreSQL without which it would be too kind.
+const MODEL: [ModelMutant; 2] =
+    [ModelMutant::AcknowledgesBeforeFlush, ModelMutant::StreamsWithoutSlot];
 
 /// How often each named schedule is played against each mutation.
 const TIMES: u64 = 3;
@@ -21,8 +26,8 @@ const TIMES: u64 = 3;
 pub(crate) enum Mutant {
     /// A clause of the protocol.
     Clause(Mutation),
-    /// A standby of the model acknowledges before it has flushed.
-    AcknowledgesBeforeFlush,
+    /// A rule of the model.
+    Model(ModelMutant),
 }
 
 /// Where it was noticed.
@@ -36,14 +41,14 @@ pub(crate) struct Verdict {
 /// All mutants.
 pub(crate) fn mutants() -> Vec<Mutant> {
     let mut mutants: Vec<Mutant> = Mutation::ALL.iter().copied().map(Mutant::Clause).collect();
-    mutants.push(Mutant::AcknowledgesBeforeFlush);
+    mutants.extend(MODEL.map(Mutant::Model));
     mutants
 }
 
 fn variation(mutant: Mutant) -> Variation {
     match mutant {
         Mutant::Clause(mutation) => Variation { mutation: Some(mutation), ..Variation::default() },
-        Mutant::AcknowledgesBeforeFlush => Variation { model_mutant: true, ..Variation::default() },
+        Mutant::Model(mutant) => Variation { model_mutant: Some(mutant), ..Variation::default() },
     }
 }
 
@@ -94,7 +99,7 @@ pub(crate) fn table(limit: u64, threads: u64, print: &mut dyn FnMut(String)) -> 
     for (_, verdict) in &verdicts {
         let name = match verdict.mutant {
             Mutant::Clause(mutation) => format!("{mutation:?}"),
-            Mutant::AcknowledgesBeforeFlush => "model: acknowledges before flush".to_owned(),
+            Mutant::Model(mutant) => format!("model: {mutant:?}"),
         };
         match &verdict.found {
             Some((place, invariant)) => print(format!("{name:<34} {invariant:<9} {place}")),
@@ -112,6 +117,6 @@ mod tests {
     #[test]
     fn there_are_enough_mutants_and_the_model_has_one() {
         assert!(Mutation::ALL.len() >= 25);
-        assert_eq!(mutants().len(), Mutation::ALL.len() + 1);
+        assert_eq!(mutants().len(), Mutation::ALL.len() + MODEL.len());
     }
 }

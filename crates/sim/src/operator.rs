@@ -104,8 +104,8 @@ impl World {
     fn keep_instance(&mut self, serial: u32) {
         let leaving = self.api.instances.get(&serial).is_some_and(|instance| instance.leaving);
         let Some(last) = self.pods.iter().rposition(|pod| pod.serial == serial) else { return };
-        if leaving {
-            self.remove_instance(serial, last);
+        // What the Lease may still count on is kept as if it stayed.
+        if leaving && self.remove_instance(serial, last) {
             return;
         }
         if self.api.cluster_gone || self.pods[last].object {
@@ -130,11 +130,11 @@ impl World {
         self.add_pod(serial, machine, volume);
     }
 
-    /// Scale down: the pod goes once the Lease counts on it no more.
-    fn remove_instance(&mut self, serial: u32, pod: usize) {
+    /// Scale down: the pod goes once the Lease counts on it no more; false until then.
+    fn remove_instance(&mut self, serial: u32, pod: usize) -> bool {
         let incarnation = self.api.instances.get(&serial).and_then(|own| own.incarnation.clone());
         let Some(lease) = self.api.lease.as_ref().and_then(|object| object.lease.as_ref()) else {
-            return;
+            return false;
         };
         let counted = lease.everyone().any(|member| member.name.0 == instance_name(serial))
             || incarnation.as_ref().is_some_and(|own| {
@@ -142,13 +142,13 @@ impl World {
                     || lease.quorum.as_ref().is_some_and(|quorum| quorum.of.contains(own))
             });
         if counted || lease.holder.is_none() {
-            return;
+            return false;
         }
         if self.pods[pod].alive {
             if self.pods[pod].terminating.is_none() && self.machines[self.pods[pod].machine].on {
                 self.terminate(pod, 10 * SECOND);
             }
-            return;
+            return true;
         }
         self.check_removal(pod);
         let volume = self.pods[pod].volume;
@@ -157,6 +157,7 @@ impl World {
         self.api.instances.remove(&serial);
         self.api.directives += 1;
         story!(self, "{} is removed", instance_name(serial));
+        true
     }
 
     /// Rule 20.

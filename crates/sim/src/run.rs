@@ -37,7 +37,7 @@ pub(crate) struct Outcome {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Variation {
     pub(crate) told: bool,
-    pub(crate) model_mutant: bool,
+    pub(crate) model_mutant: Option<crate::settings::ModelMutant>,
     #[cfg(feature = "mutation")]
     pub(crate) mutation: crate::settings::Mutant,
 }

@@ -7,6 +7,7 @@ use crate::{
     postgres::{
         CHECKPOINT_BYTES, Connection, Directory, Files, Names, Pending, Phase, Role, Server,
     },
+    settings::ModelMutant,
     story,
     wal::{Commit, Place},
     world::{Event, World},
@@ -229,7 +230,7 @@ impl World {
         if let Some(server) = self.run(standby, run) {
             server.receiver_heard = now;
         }
-        if self.standby_acknowledges_before_flush {
+        if self.settings.model_mutant == Some(ModelMutant::AcknowledgesBeforeFlush) {
             self.reply(connection, upto);
         }
         let flush = if self.random.chance(20) {
@@ -438,7 +439,14 @@ impl World {
         {
             server.receiver = None;
             server.receiver_heard = server.receiver_heard.min(now);
-            if !server.receiver_stopped {
+            let stays = server.receiver_stopped;
+            // A walreceiver flushes what it has written before it leaves.
+            if !self.pod_frozen(link.standby)
+                && let Some(directory) = self.directory_mut(link.standby)
+            {
+                directory.flushed = directory.written;
+            }
+            if !stays {
                 self.after(
                     RECEIVER_RETRY,
                     Event::ReceiverRetry { pod: link.standby, run: link.standby_run },
@@ -478,6 +486,20 @@ impl World {
         own.lsn <= ends
     }
 
+    /// The slot of a standby serves one walsender; an old one whose standby fell silent keeps it
+    /// until its time-out. Without that a standby that comes again would be counted twice, because
+    /// every walsender counts for itself (found by the simulator, seed 829).
+    fn slot_in_use(&self, pod: usize, upstream: usize) -> bool {
+        self.settings.model_mutant != Some(ModelMutant::StreamsWithoutSlot)
+            && self.server(upstream).is_some_and(|source| {
+                self.connections.values().any(|link| {
+                    link.primary == upstream
+                        && link.primary_run == source.run
+                        && self.pods[link.standby].serial == self.pods[pod].serial
+                })
+            })
+    }
+
     fn try_stream(&mut self, pod: usize, run: u64, upstream: usize) -> bool {
         if !self.pods_linked(pod, upstream)
             || !self.pods_linked(upstream, pod)
@@ -498,7 +520,7 @@ impl World {
         let (Some(own), Some(theirs)) = (self.directory(pod), self.directory(upstream)) else {
             return false;
         };
-        if !self.numbers_allow(own, theirs) {
+        if !self.numbers_allow(own, theirs) || self.slot_in_use(pod, upstream) {
             return false;
         }
         let (held, known) = (own.written_place(), theirs.known_timeline);

@@ -29,6 +29,15 @@ impl Mode {
 #[cfg(feature = "mutation")]
 pub(crate) type Mutant = Option<matriarch_plan::protocol::Mutation>;
 
+/// A rule of the model of PostgreSQL, or of how the agent sets it up, that is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ModelMutant {
+    /// A standby acknowledges before it has flushed.
+    AcknowledgesBeforeFlush,
+    /// A standby streams without a slot, so that it can have two walsenders.
+    StreamsWithoutSlot,
+}
+
 /// The cluster of a world.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -37,8 +46,8 @@ pub(crate) struct Settings {
     pub(crate) maximum_lag: Option<u64>,
     pub(crate) failsafe_max: Span,
     pub(crate) promotion: Span,
-    /// The model's own mutant: a standby acknowledges before it has flushed.
-    pub(crate) model_mutant: bool,
+    /// What the model of PostgreSQL does wrongly.
+    pub(crate) model_mutant: Option<ModelMutant>,
     #[cfg(feature = "mutation")]
     pub(crate) mutation: Mutant,
 }
@@ -51,7 +60,7 @@ impl Settings {
             maximum_lag: Some(1 << 20),
             failsafe_max: Span::seconds(600),
             promotion: Span::seconds(60),
-            model_mutant: false,
+            model_mutant: None,
             #[cfg(feature = "mutation")]
             mutation: None,
         }

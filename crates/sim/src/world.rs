@@ -144,8 +144,6 @@ pub(crate) struct World {
     pub(crate) liveness: Liveness,
     pub(crate) counts: Counts,
     pub(crate) commits: Commit,
-    /// The mutation of this model: a standby tells of WAL that it has not flushed.
-    pub(crate) standby_acknowledges_before_flush: bool,
     /// The cluster was deleted: nothing is left to judge.
     pub(crate) ended: bool,
     queue: BinaryHeap<Reverse<Queued>>,
@@ -173,7 +171,6 @@ impl World {
             liveness: Liveness::default(),
             counts: Counts::default(),
             commits: 0,
-            standby_acknowledges_before_flush: settings.model_mutant,
             ended: false,
             queue: BinaryHeap::new(),
             sequence: 0,

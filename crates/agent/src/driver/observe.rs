@@ -80,6 +80,13 @@ async fn running(context: &Context, found: server::Observation, stopping: bool) 
         (Some(_), _) => Receiver::Connecting,
         (None, _) => Receiver::None,
     };
+    let synchronous = context.known().is_ok_and(|it| it.spec.configuration.synchronous.is_some());
+    // Every walsender counts for itself. Only a slot keeps a standby from having two, its new one
+    // and one whose time-out has not come yet (simulator, seed 829).
+    let once = |name: &str| {
+        !synchronous
+            || found.senders.iter().all(|other| other.application_name != name || other.slot)
+    };
     let observation = Observation {
         state: match (stopping, found.in_recovery) {
             (true, _) => PostgresState::Stopping,
@@ -98,7 +105,7 @@ async fn running(context: &Context, found: server::Observation, stopping: bool) 
             .iter()
             .map(|sender| WalSender {
                 incarnation: Context::incarnation_of(&sender.application_name),
-                streaming: sender.streaming,
+                streaming: sender.streaming && once(&sender.application_name),
                 flushed: sender.flushed,
             })
             .collect(),

@@ -278,14 +278,18 @@ async fn bring_into_force(context: &Context, names: &StandbyNames) -> Result<(),
 async fn seen_by_walsenders(context: &Context) -> Result<(), Failed> {
     let before =
         context.in_session(server::observe).await.map_err(refused(failure::START_FAILED))?;
-    if before.in_recovery || before.senders.is_empty() {
+    // A copy in the making, which shows its instance's name, is named nowhere and releases nobody.
+    let members = context.known().map(|it| it.spec.members.clone()).unwrap_or_default();
+    let releases =
+        |sender: &&server::Sender| !sender.backup && !members.contains(&sender.application_name);
+    let pids: Vec<u32> = before.senders.iter().filter(releases).map(|sender| sender.pid).collect();
+    if before.in_recovery || pids.is_empty() {
         return Ok(());
     }
     // The signal of the reload was sent to every walsender before this record was written, so one
     // that has it flushed at its standby has looked at the configuration since.
     let record =
         context.in_session(server::emit_record).await.map_err(refused(failure::START_FAILED))?;
-    let pids: Vec<u32> = before.senders.iter().map(|sender| sender.pid).collect();
     let begun = tokio::time::Instant::now();
     loop {
         let now =

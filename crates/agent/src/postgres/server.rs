@@ -37,6 +37,10 @@ pub struct Sender {
     pub replayed: Lsn,
     /// Its backend.
     pub pid: u32,
+    /// True if it uses a slot, which lets nobody else in beside it.
+    pub slot: bool,
+    /// True while a base backup is taken, which releases no commit and reports no position.
+    pub backup: bool,
 }
 
 /// A server at one instant.
@@ -80,7 +84,8 @@ const RECEIVER: &str = "SELECT status, sender_host, received_tli, \
     (extract(epoch FROM clock_timestamp() - last_msg_receipt_time) * 1000)::bigint \
     FROM pg_stat_wal_receiver";
 
-const SENDERS: &str = "SELECT application_name, state, flush_lsn, replay_lsn, pid \
+const SENDERS: &str = "SELECT application_name, state, flush_lsn, replay_lsn, pid, \
+    EXISTS (SELECT FROM pg_replication_slots WHERE active_pid = pg_stat_replication.pid) \
     FROM pg_stat_replication";
 
 fn lsn(text: Option<&String>) -> Lsn {
@@ -142,6 +147,8 @@ fn sender(row: &[Option<String>]) -> Sender {
         flushed: lsn(text(2)),
         replayed: lsn(text(3)),
         pid: text(4).and_then(|text| text.parse().ok()).unwrap_or(0),
+        slot: text(5).is_some_and(|slot| slot == "t"),
+        backup: text(1).is_some_and(|state| state == "backup"),
     }
 }
 

@@ -15,7 +15,8 @@ record! {
 
     /// Slots of the cluster's own standbys.
     pub struct HighAvailabilitySlots {
-        /// Are they kept.
+        /// Are they kept; with synchronous replication always: a slot keeps a standby from being
+        /// counted twice.
         enabled "enabled": Option<bool>,
         /// Beginning of their names; cannot be changed.
         slot_prefix "slotPrefix": Option<String>,

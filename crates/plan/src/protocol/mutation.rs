@@ -91,6 +91,8 @@ mutations! {
     FollowHighestTerm,
     /// Rule 13: histories are not compared before a walreceiver starts.
     FollowChecksHistory,
+    /// Rule 13: the walreceiver runs on while histories are compared.
+    FollowStopsFirst,
     /// Rule 14a: the new names satisfy the new quorum only.
     ShiftSatisfiesBoth,
     /// Rule 14b: the shift does not wait until the names are in force.

@@ -27,6 +27,8 @@ pub(super) const SCRIPTS: &[Named] = &[
     ("L restored, whom it names is dead", restored_names_dead),
     ("L restored, an instance removed meanwhile", restored_and_removed),
     ("L restored, the best instance was away", restored_best_was_away),
+    ("a standby returns before its walsender is given up", returns_early),
+    ("a standby thaws with the former P and follows the new one", thaws_with_former),
 ];
 
 fn primary_takes_again(world: &mut World) {
@@ -447,6 +449,42 @@ fn restored_best_was_away(world: &mut World) {
     }
     world.seconds(60);
     world.expect_writes_within(10, "the best instance makes the Lease anew");
+}
+
+fn returns_early(world: &mut World) {
+    let standbys = world.standbys();
+    let (&[one, other], true) = (standbys.as_slice(), world.is_required()) else { return };
+    world.set_mode(Mode::Required(2));
+    world.seconds(10);
+    let away = world.machine_of(other);
+    world.power_off(away);
+    world.pass_between(100, 8_000);
+    // Two walsenders would be its own, the old one and the new one.
+    let machine = world.machine_of(one);
+    world.power_off(machine);
+    world.pass_between(10, 300);
+    world.power_on(machine);
+    world.seconds(20);
+    world.power_on(away);
+    world.seconds(40);
+    world.expect_writes_within(10, "both are back");
+}
+
+fn thaws_with_former(world: &mut World) {
+    let former = world.primary();
+    let standby = world.a_standby();
+    world.hurry(60);
+    for pod in [former, standby] {
+        let machine = world.machine_of(pod);
+        world.freeze_machine(machine, true);
+    }
+    world.seconds(25);
+    for pod in [former, standby] {
+        let machine = world.machine_of(pod);
+        world.thaw_machine(machine);
+    }
+    world.seconds(60);
+    world.expect(world.whole(), "both follow");
 }
 
 fn terminated_while_down(world: &mut World) {

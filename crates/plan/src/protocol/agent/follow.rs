@@ -176,6 +176,12 @@ impl Protocol {
         self.member_of(&holder?.incarnation).map(Some)
     }
 
+    /// It is to take over another history, and what still arrives may carry it beyond the fork
+    /// after the comparison, under a history that does not hold it (seed 861).
+    fn receives_elsewhere(&self, lease: &Lease) -> bool {
+        self.ledger.history != lease.history && !self.receiver_stopped()
+    }
+
     fn follow(&mut self) {
         if self.busy(Lane::Server) || self.now < self.retry_at || self.restart_standby() {
             return;
@@ -195,6 +201,12 @@ impl Protocol {
             }
             return self.start_alone(down);
         };
+        if self.receives_elsewhere(&lease) && clause!(self, FollowStopsFirst) {
+            if self.state() == PostgresState::Standby {
+                self.run(Action::Follow { member: None });
+            }
+            return;
+        }
         let checks = clause!(self, FollowChecksHistory) && clause!(self, RejoinRewinds);
         let flushed = self.flushed();
         match self.ledger.history.kinship(flushed, &lease.history) {

@@ -141,8 +141,9 @@ impl Protocol {
         let Some(pg) = &self.pg else { return false };
         match pg.state {
             PostgresState::Stopped { .. } => true,
+            // An observation may be older than the operation that has ended since.
             PostgresState::Standby | PostgresState::Starting => {
-                pg.receiver == Receiver::None && pg.flushed.is_some()
+                pg.receiver == Receiver::None && pg.flushed.is_some() && self.followed().is_none()
             }
             PostgresState::Unknown
             | PostgresState::Empty
