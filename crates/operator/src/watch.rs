@@ -203,12 +203,13 @@ fn is_news(
     let spec = lease.spec.clone().unwrap_or_default();
     let annotation = |suffix: &str| lease.annotations().get(&identity.key(suffix)).cloned();
     let gist = format!(
-        "{:?} {:?} {:?} {:?} {:?}",
+        "{:?} {:?} {:?} {:?} {:?} {:?}",
         lease.metadata.uid,
         spec.holder_identity,
         spec.lease_transitions,
         annotation("cohort"),
         annotation("stragglers"),
+        annotation("quorum"),
     );
     seen.insert(name, gist.clone()) != Some(gist)
 }

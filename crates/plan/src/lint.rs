@@ -158,8 +158,7 @@ fn check_delete_volume(
     findings.require(recorded && is_leaving(plan, instance), "I6", says);
     let other = world.holder().is_some_and(|holder| holder != instance);
     findings.require(other, "I6", says);
-    let counted = world.lease.known().is_none_or(|lease| lease.cohort.contains(instance));
-    findings.require(!counted, "I6", says);
+    findings.require(!world.counts_on(instance), "I6", says);
     findings.require(found.is_some_and(|i| i.pod.is_absent()), "I7", says);
     let keeps = match &world.wanted {
         Wanted::Valid(spec) => spec.retain_volumes,

@@ -268,6 +268,9 @@ pub struct Lease {
     pub filled: bool,
     /// Members that may run, and stragglers, by name.
     pub cohort: BTreeSet<InstanceName>,
+    /// The data directories, by id, on which acknowledged commits are promised to be; empty
+    /// without a promise.
+    pub quorum: BTreeSet<String>,
 }
 
 /// Objects without state, of which a cluster has at most one each.
@@ -382,6 +385,20 @@ impl World {
     /// The holder of the Lease, if that is known.
     pub fn holder(&self) -> Option<&InstanceName> {
         self.lease.known().and_then(|lease| lease.holder.as_ref())
+    }
+
+    /// False if it is sure that nothing which was acknowledged may have to be found on this
+    /// instance: it is in neither cohort nor stragglers, and every data directory of the promised
+    /// quorum is another instance's (docs/ha-protocol.md, rules 4 and 14).
+    pub fn counts_on(&self, name: &InstanceName) -> bool {
+        let Some(lease) = self.lease.known() else { return true };
+        let of_another = |incarnation: &String| {
+            self.instances.iter().any(|(other, instance)| {
+                let report = instance.report.last();
+                other != name && report.and_then(|it| it.incarnation.as_ref()) == Some(incarnation)
+            })
+        };
+        lease.cohort.contains(name) || !lease.quorum.iter().all(of_another)
     }
 
     /// True if all kinds that members consist of, and the Lease, could be read.

@@ -152,6 +152,16 @@ fn lease(owner: &Owner<'_>, seen: &Seen<LeaseObject>) -> Seen<Lease> {
             }
         }
     }
+    let quorum = match annotation("quorum") {
+        None => BTreeSet::new(),
+        Some(Ok(quorum)) => {
+            let of = quorum["of"].as_array().into_iter().flatten();
+            of.filter_map(|it| it.as_str().map(str::to_owned)).collect()
+        }
+        Some(Err(_)) => {
+            return Seen::Unknown { why: "its annotation quorum cannot be read".to_owned() };
+        }
+    };
     let holder = spec.holder_identity.filter(|holder| !holder.is_empty()).map(InstanceName);
     let process = annotation("holder").and_then(Result::ok);
     let of_process =
@@ -164,6 +174,7 @@ fn lease(owner: &Owner<'_>, seen: &Seen<LeaseObject>) -> Seen<Lease> {
         term: u64::try_from(spec.lease_transitions.unwrap_or_default()).unwrap_or_default(),
         filled,
         cohort,
+        quorum,
     })
 }
 

@@ -140,13 +140,11 @@ fn entry(reason: &str, object: Option<String>, message: String) -> BlockedBy {
 
 /// Everything that is waited for, without the time since when.
 pub fn blocked_by(report: &Report) -> Vec<BlockedBy> {
-    let mut entries: Vec<BlockedBy> = Vec::new();
-    for step in &report.steps {
-        entries.extend(step.blocked.iter().map(block_entry));
-        entries.extend(step.waits.iter().map(wait_entry));
-    }
+    // What goes on only once somebody has done something is told before what goes on by itself.
+    let blocks = report.steps.iter().flat_map(|step| &step.blocked).map(block_entry);
+    let waits = report.steps.iter().flat_map(|step| &step.waits).map(wait_entry);
     let mut unique: Vec<BlockedBy> = Vec::new();
-    for entry in entries {
+    for entry in blocks.chain(waits) {
         if !unique.contains(&entry) {
             unique.push(entry);
         }

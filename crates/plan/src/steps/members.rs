@@ -151,18 +151,15 @@ fn remove_leaving(view: &View<'_>, draft: &mut Draft, report: &mut StepReport) {
     for name in leaving {
         let Some(instance) = view.instance(&name) else { continue };
         draft.activity(Activity::WaitingForInstances);
-        let Some(lease) = view.world.lease.known() else {
+        if view.world.lease.known().is_none() {
             report.waits.push(Wait::Election);
             continue;
-        };
+        }
         // Recorded and told before, so that no agent counts on it: the directive says `leaving`
         // and the holder has taken it out of the Lease (rule 4).
         let told = instance.directive.is_absent()
             || instance.directive.known().is_some_and(|facts| facts.directive.leaving);
-        let holder_serves = lease.holder.as_ref().is_some_and(|holder| {
-            *holder != name && (view.is_ready(holder) || instance.data.is_absent())
-        });
-        if !told || !holder_serves || lease.cohort.contains(&name) {
+        if !told || is_needed(view, &name, instance) {
             report.waits.push(Wait::Cohort(name));
             continue;
         }
@@ -172,6 +169,16 @@ fn remove_leaving(view: &View<'_>, draft: &mut Draft, report: &mut StepReport) {
         draft.disrupted = true;
         remove(view, draft, &name, instance, report);
     }
+}
+
+/// A leaving instance may have what nobody else has, or is asked for what it knows: until the Lease
+/// has a holder that serves and counts on it no more, its pod is kept as if it stayed (simulator,
+/// seed 678).
+pub(super) fn is_needed(view: &View<'_>, name: &InstanceName, instance: &Instance) -> bool {
+    let serves = view.world.holder().is_some_and(|holder| {
+        holder != name && (view.is_ready(holder) || instance.data.is_absent())
+    });
+    !serves || view.world.counts_on(name)
 }
 
 fn remove(

@@ -3,10 +3,11 @@
 use crate::action::Action;
 use crate::report::{Block, Did, Step, StepReport, Wait};
 use crate::seen::Seen;
+use crate::steps::members::is_needed;
 use crate::steps::{Draft, StageOrder, View};
 use crate::world::{Instance, InstanceName, Pod, Volume};
 
-/// Makes and repairs the pods of the members that stay.
+/// Makes and repairs the pods of the members that stay, and of leaving ones while they are needed.
 pub fn step(view: &View<'_>, draft: &mut Draft) {
     let mut report = StepReport::new(Step::Pods);
     // Nothing is made while a kind cannot be listed: what is missed may be there.
@@ -17,7 +18,7 @@ pub fn step(view: &View<'_>, draft: &mut Draft) {
         .memory
         .members
         .iter()
-        .filter(|(_, member)| !member.leaving)
+        .filter(|(name, member)| !member.leaving || stays_for_now(view, name))
         .map(|(name, member)| (name.clone(), member.serial, member.wal_volume))
         .collect();
     for (name, serial, wal_volume) in members {
@@ -45,6 +46,19 @@ pub fn step(view: &View<'_>, draft: &mut Draft) {
         }
     }
     draft.report(report);
+}
+
+/// Leaving, but needed for certain, and what its pod is made of is still there.
+fn stays_for_now(view: &View<'_>, name: &InstanceName) -> bool {
+    let seen = |other: &Instance| !other.pod.is_unknown() && !other.report.is_unknown();
+    if view.world.lease.is_unknown() || !view.world.instances.values().all(seen) {
+        return false;
+    }
+    view.instance(name).is_some_and(|instance| {
+        let there = instance.data.known().is_some_and(|volume| !volume.deleting)
+            && instance.directive.known().is_some_and(|facts| !facts.deleting);
+        there && is_needed(view, name, instance)
+    })
 }
 
 fn repair(draft: &mut Draft, name: &InstanceName, pod: &Pod, report: &mut StepReport) {

@@ -218,6 +218,41 @@ fn an_ended_pod_serves_nobody_whatever_its_condition_says() {
 }
 
 #[test]
+fn a_leaving_instance_stays_while_the_quorum_counts_on_it() {
+    let mut model = healthy(3);
+    for serial in 1..=3 {
+        if let Seen::Known(report) = &mut model.instance(&name(serial)).report {
+            report.incarnation = Some(format!("i{serial}"));
+        }
+    }
+    model.spec().instances = 2;
+    // The holder has taken it out of the cohort, but not out of the quorum yet.
+    let holder_shifts = |model: &mut Model, of: &[u32]| {
+        if let Seen::Known(lease) = &mut model.world.lease {
+            lease.cohort = [name(1), name(2)].into();
+            lease.quorum = of.iter().map(|serial| format!("i{serial}")).collect();
+        }
+    };
+    for _ in 0..3 {
+        let planned = checked(&model.world);
+        model.execute(&planned, usize::MAX);
+        holder_shifts(&mut model, &[1, 3]);
+    }
+    let removes = |planned: &Plan| {
+        actions(planned).iter().any(|action| matches!(action, Action::DeletePod { .. }))
+    };
+    assert!(!removes(&checked(&model.world)), "the quorum counts on it");
+    // Its machine is lost meanwhile: it is kept alive.
+    model.lose_pod(&name(3));
+    let planned = checked(&model.world);
+    let anew = Action::CreatePod { instance: name(3), wal_volume: false };
+    assert!(actions(&planned).contains(&&anew), "{planned:?}");
+    model.execute(&planned, usize::MAX);
+    holder_shifts(&mut model, &[1, 2]);
+    assert!(removes(&checked(&model.world)), "nobody counts on it any more");
+}
+
+#[test]
 fn a_world_and_its_plan_can_be_written_down_and_read_back() {
     let mut model = healthy(3);
     model.spec().fenced = Fenced::Named([name(2)].into());
@@ -353,7 +388,14 @@ fn happen(model: &mut Model, event: Event) {
             model.world.secrets.insert(role, Seen::Absent);
         }
         Event::DeleteVolume(serial) if there(model, serial) => {
-            if let Seen::Known(volume) = &mut model.instance(&name(serial)).data {
+            let others = model.world.holder().is_some_and(|holder| *holder != name(serial));
+            let instance = model.instance(&name(serial));
+            // A claim that no pod uses is gone at once; the only copy is not what this is about.
+            if instance.pod.is_absent() && others {
+                instance.data = Seen::Absent;
+            } else if let (Seen::Known(volume), false) =
+                (&mut instance.data, instance.pod.is_absent())
+            {
                 volume.deleting = true;
             }
         }
@@ -484,9 +526,17 @@ proptest! {
                 if action.disrupts() || matches!(action, Action::DeleteInstance { .. }) {
                     prop_assert!(actions(&full).contains(&action), "{action}");
                 }
-                if matches!(action, Action::CreatePod { .. } | Action::CreateLease) {
-                    prop_assert!(actions(&full).contains(&action), "{action}");
-                }
+                // Who cannot read the Lease retires nobody, and keeps whom full sight would retire.
+                let retires = |instance: &InstanceName| {
+                    full.memory.members.get(instance).is_some_and(|member| member.leaving)
+                        && model.world.memory.members.get(instance).is_some_and(|it| !it.leaving)
+                };
+                let same = match action {
+                    Action::CreatePod { instance, .. } => retires(instance),
+                    Action::CreateLease => false,
+                    _ => true,
+                };
+                prop_assert!(same || actions(&full).contains(&action), "{action}");
             }
             model.execute(&full, usize::MAX);
             model.live();

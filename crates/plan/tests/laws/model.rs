@@ -283,6 +283,9 @@ impl Model {
             let wish = self.told(present).and_then(|facts| facts.directive.switchover.clone());
             if !running.contains(present) {
                 holder = None;
+            } else if leaving(present) && !fit.is_empty() {
+                // A holder that is to leave hands over of itself.
+                holder = fit.first().cloned();
             } else if let Some((_, to)) = wish {
                 let next = to.or_else(|| fit.iter().find(|name| *name != present).cloned());
                 holder = next.filter(|name| fit.contains(name)).or(holder);
