@@ -527,5 +527,10 @@ const EVENT_COLUMNS: &[(&str, &str, i64)] = &[
     ("Type", "string", 0),
     ("Reason", "string", 0),
     ("Object", "string", 0),
+    ("Subobject", "string", 1),
+    ("Source", "string", 1),
     ("Message", "string", 0),
+    ("First Seen", "string", 1),
+    ("Count", "string", 1),
+    ("Name", "string", 1),
 ];

@@ -43,7 +43,7 @@ pub fn table(
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
         "metadata": {},
-        "columnDefinitions": if headings { definitions(version) } else { Value::Null },
+        "columnDefinitions": if headings { definitions(resource, version) } else { Value::Null },
         "rows": rows,
     })
 }
@@ -58,11 +58,17 @@ pub fn partial(object: &Value) -> Value {
     })
 }
 
-fn definitions(version: &Version) -> Value {
+/// Events alone show their name last, and only to who asks for more columns.
+fn is_event(resource: &ResourceType) -> bool {
+    resource.builtin == Some(Builtin::Event)
+}
+
+fn definitions(resource: &ResourceType, version: &Version) -> Value {
     let name = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
-    let mut list = vec![
-        json!({"name": "Name", "type": "string", "format": "name", "description": name, "priority": 0}),
-    ];
+    let mut list = Vec::new();
+    if !is_event(resource) {
+        list.push(json!({"name": "Name", "type": "string", "format": "name", "description": name, "priority": 0}));
+    }
     list.extend(version.columns.iter().map(|column| {
         let description = if column.description.is_empty() && !column.path.is_empty() {
             format!("Custom resource definition column (in JSONPath format): {}", column.path)
@@ -81,7 +87,10 @@ fn definitions(version: &Version) -> Value {
 }
 
 fn cells(resource: &ResourceType, version: &Version, item: &Value, now: Timestamp) -> Vec<Value> {
-    let mut cells = vec![object::name(item).into()];
+    let mut cells = Vec::new();
+    if !is_event(resource) {
+        cells.push(object::name(item).into());
+    }
     match resource.builtin {
         Some(kind) => cells.extend(builtin(kind, item, now)),
         None => cells.extend(
@@ -352,27 +361,55 @@ fn service(service: &Value, age: Value) -> Vec<Value> {
     ]
 }
 
+/// In the form of core/v1 or of events.k8s.io/v1.
 fn event(event: &Value, now: Timestamp) -> Vec<Value> {
-    let seen = [
-        &event["series"]["lastObservedTime"],
-        &event["lastTimestamp"],
-        &event["deprecatedLastTimestamp"],
-        &event["eventTime"],
-    ];
-    let seen = seen.iter().find_map(|value| value.as_str());
-    let seen = seen.map_or_else(|| "<unknown>".to_owned(), |at| since(at, now));
-    let about = if event["involvedObject"].is_object() { "involvedObject" } else { "regarding" };
-    let about = &event[about];
-    let object =
-        format!("{}/{}", text_or(&about["kind"], "").to_lowercase(), text_or(&about["name"], ""));
-    let message = text_or(&event["message"], text_or(&event["note"], ""));
+    let either = |core: &str, new: &str| match &event[core] {
+        Value::Null => event[new].clone(),
+        found => found.clone(),
+    };
+    let ago = |at: &Value| at.as_str().map(|at| since(at, now));
+    let occurred = ago(&event["eventTime"]);
+    let first = ago(&either("firstTimestamp", "deprecatedFirstTimestamp")).or(occurred);
+    let last = ago(&event["series"]["lastObservedTime"])
+        .or_else(|| ago(&either("lastTimestamp", "deprecatedLastTimestamp")))
+        .or_else(|| first.clone());
+    let unknown = || "<unknown>".to_owned();
+    let count = event["series"]["count"]
+        .as_i64()
+        .or_else(|| either("count", "deprecatedCount").as_i64().filter(|count| *count != 0))
+        .unwrap_or(1);
+    let about = either("involvedObject", "regarding");
+    let mut object = text_or(&about["kind"], "").to_lowercase();
+    match text_or(&about["name"], "") {
+        "" => {}
+        name => object = format!("{object}/{name}"),
+    }
+    let message = either("message", "note");
     vec![
-        seen.into(),
+        last.unwrap_or_else(unknown).into(),
         event["type"].clone(),
         event["reason"].clone(),
         object.into(),
-        message.trim().into(),
+        text_or(&about["fieldPath"], "").into(),
+        event_source(event).into(),
+        text_or(&message, "").trim().into(),
+        first.unwrap_or_else(unknown).into(),
+        count.into(),
+        object::name(event).into(),
     ]
+}
+
+/// Who said it: component and instance.
+fn event_source(event: &Value) -> String {
+    let source = if event["source"].is_object() { "source" } else { "deprecatedSource" };
+    let controller =
+        text_or(&event["reportingComponent"], text_or(&event["reportingController"], ""));
+    let component = text_or(&event[source]["component"], controller);
+    let instance = text_or(&event["reportingInstance"], "");
+    match text_or(&event[source]["host"], instance) {
+        "" => component.to_owned(),
+        instance => format!("{component}, {instance}"),
+    }
 }
 
 fn node(node: &Value, age: Value) -> Vec<Value> {
