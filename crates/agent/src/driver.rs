@@ -36,6 +36,7 @@ use crate::report::{self, Doing, Sources};
 use context::{Context, with};
 use directive::directive;
 use link::News;
+use crate::stall::{self, Stall};
 use observe::Seen;
 use tend::Tended;
 
@@ -113,6 +114,8 @@ pub struct Driver {
     looking: bool,
     look_again: bool,
     terminating: bool,
+    /// What is told of why the protocol waits.
+    stall: Stall,
     writes: u32,
     /// Holder and term of the Lease that was sent last.
     sent: (String, u64),
@@ -162,6 +165,11 @@ impl Driver {
             ledger: parts.ledger,
             peers: parts.peers,
             endpoint: parts.endpoint,
+        let stall = Stall::new(stall::Names {
+            cluster: parts.context.options.cluster.clone(),
+            instance: parts.context.options.instance.clone(),
+            quorum: parts.context.identity.key("quorum"),
+        });
             inputs: parts.inputs,
             lease,
             outlets: parts.outlets,
@@ -179,6 +187,7 @@ impl Driver {
             look_again: false,
             terminating: false,
             writes: 0,
+            stall,
             sent: (String::new(), 0),
             telling: false,
             renewals: 0,
@@ -533,7 +542,7 @@ impl Driver {
             && self.protocol.may_leave()
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let view = self.protocol.view();
         self.outlets.holder.send_if_modified(|holder| {
             let primary = view.role == Role::Primary;
@@ -562,6 +571,7 @@ impl Driver {
             "observation": self.seen.observation,
         });
         self.outlets.status.send_replace(Bytes::from(document.to_string()));
+            waiting: self.stall.look(&view, std::time::Instant::now()),
         self.outlets.report.send_if_modified(|present| {
             let changed = *present != report;
             *present = report;

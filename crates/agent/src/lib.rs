@@ -25,6 +25,7 @@ pub mod report;
 pub mod root;
 pub mod scripts;
 pub mod settings;
+pub mod stall;
 pub mod status;
 
 pub use error::Error;

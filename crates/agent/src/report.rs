@@ -3,7 +3,8 @@
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use matriarch_api::instance::{
-    Address, Failure, InstanceRole, InstanceState, InstanceStatus, KeptDirectory, RequestOutcome,
+    Address, Failure, InstanceRole, InstanceState, InstanceStatus, InstanceWaiting, KeptDirectory,
+    RequestOutcome,
 };
 use matriarch_api::object::Instance;
 use matriarch_pg::control::StandbyFloor;
@@ -16,6 +17,7 @@ use crate::driver::observe::Seen;
 use crate::driver::tend::Tended;
 use crate::options::{AGENT_PORT, POSTGRES_PORT};
 use crate::postgres::data;
+use crate::stall;
 
 /// What is being done that PostgreSQL does not show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub struct Sources<'a> {
     pub doing: Doing,
     /// Why the last operation failed, if it did.
     pub failure: Option<&'a str>,
+    /// Why the protocol can do nothing of itself.
+    pub waiting: Option<InstanceWaiting>,
 }
 
 /// The report.
@@ -104,6 +108,7 @@ pub fn status(sources: &Sources<'_>) -> InstanceStatus {
         switchover: view.switchover.as_ref().map(outcome).or(known.switchover.clone()),
         restart: view.restart.as_ref().map(outcome).or(known.restart.clone()),
         failure,
+        waiting: sources.waiting.clone(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         kept_directories: kept(sources),
     }
@@ -113,7 +118,7 @@ fn outcome(wish: &WishOutcome) -> RequestOutcome {
     RequestOutcome {
         id: wish.id.clone(),
         done: wish.refused.is_none(),
-        message: wish.refused.as_ref().map_or(String::new(), |why| format!("{why:?}")),
+        message: wish.refused.as_ref().map_or(String::new(), stall::in_words),
     }
 }
 
@@ -225,7 +230,7 @@ pub async fn publish(context: Context, mut reports: watch::Receiver<InstanceStat
 /// In a merge patch what is absent stays: what is no longer said is said to be null, and keys of
 /// maps that are gone likewise.
 fn clear(document: &mut serde_json::Value, before: Option<&InstanceStatus>) {
-    const OPTIONAL: [&str; 13] = [
+    const OPTIONAL: [&str; 14] = [
         "incarnation",
         "podUid",
         "address",
@@ -239,6 +244,7 @@ fn clear(document: &mut serde_json::Value, before: Option<&InstanceStatus>) {
         "switchover",
         "restart",
         "failure",
+        "waiting",
     ];
     let Some(status) = document.get_mut("status").and_then(serde_json::Value::as_object_mut) else {
         return;

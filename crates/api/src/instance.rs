@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::HumanOption;
+
 /// The operator's directive to one agent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -394,6 +396,9 @@ pub struct InstanceStatus {
     /// Why it cannot go on, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// Why its agent can do nothing of itself although something is to be done, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<InstanceWaiting>,
     /// Version of the agent.
     pub agent_version: String,
     /// Directories moved aside that are still kept.
@@ -476,6 +481,18 @@ pub struct Failure {
     pub reason: String,
     /// For a person: what is wrong, where, and what to do.
     pub message: String,
+}
+
+/// Why an agent can do nothing of itself, and what a person may do about it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct InstanceWaiting {
+    /// PascalCase, from the list in `api::reasons`.
+    pub reason: String,
+    /// For a person: what it waits for.
+    pub message: String,
+    /// What a person may do.
+    pub human_options: Vec<HumanOption>,
 }
 
 /// A data directory that was moved aside.

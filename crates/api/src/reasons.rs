@@ -122,6 +122,36 @@ pub mod failure {
     ];
 }
 
+/// Why an agent can do nothing of itself: `Instance.status.waiting.reason`.
+pub mod waiting {
+    /// The Lease was deleted.
+    pub const LEASE_ABSENT: &str = "LeaseAbsent";
+    /// The Lease shows an older state than one that was obeyed.
+    pub const LEASE_DAMAGED: &str = "LeaseDamaged";
+    /// The instance was away and may lack what was acknowledged meanwhile.
+    pub const STRAGGLER: &str = "Straggler";
+    /// Another instance knows more of who was primary.
+    pub const HIGHER_TERM: &str = "HigherTerm";
+    /// Another instance runs as primary, or may.
+    pub const PEER_RUNS: &str = "PeerRuns";
+    /// Too few instances answer to find every acknowledged commit.
+    pub const QUORUM_MISSING: &str = "QuorumMissing";
+    /// Another instance has commits that this one lacks.
+    pub const BEHIND: &str = "Behind";
+    /// Its WAL is not on the history of the last primary.
+    pub const LEFT_HISTORY: &str = "LeftHistory";
+    /// It is further behind than the bound admits.
+    pub const LAG: &str = "LagTooGreat";
+    /// It could not be promoted.
+    pub const COULD_NOT_PROMOTE: &str = "CouldNotPromote";
+    /// Not every instance has answered.
+    pub const UNANSWERED: &str = "Unanswered";
+    /// There is nobody to copy from.
+    pub const NO_SOURCE: &str = "NoSource";
+    /// No instance is fit to take over.
+    pub const NO_SUCCESSOR: &str = "NoSuccessor";
+}
+
 /// What the operator waits for: `status.blockedBy[].reason`.
 pub mod blocked {
     /// The spec cannot be carried out.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::memory::SwitchoverReason;
 use crate::spec::SpecFinding;
-use crate::world::{InstanceName, Kind, SecretRole};
+use crate::world::{InstanceName, Kind, SecretRole, Stall};
 
 /// What a pass found and decided.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -247,6 +247,13 @@ pub enum Block {
         reason: String,
         /// For a person.
         message: String,
+    },
+    /// An agent can do nothing of itself.
+    Stalled {
+        /// Whose.
+        instance: InstanceName,
+        /// Why, and what a person may do.
+        stall: Stall,
     },
     /// A pod is not scheduled or not started.
     Pod {

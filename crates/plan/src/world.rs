@@ -144,6 +144,8 @@ pub struct Report {
     pub restart: Option<Outcome>,
     /// Why it cannot go on: reason and message.
     pub failure: Option<(String, String)>,
+    /// Why its agent can do nothing of itself.
+    pub waiting: Option<Stall>,
     /// Identity of the data directory.
     pub incarnation: Option<String>,
     /// PostgreSQL's system identifier.
@@ -152,6 +154,18 @@ pub struct Report {
     pub timeline: Option<u32>,
     /// Secret → version in use.
     pub secret_versions: BTreeMap<String, String>,
+}
+
+/// Why an agent can do nothing of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Stall {
+    /// PascalCase.
+    pub reason: String,
+    /// For a person.
+    pub message: String,
+    /// What a person may do: the action, and what it brings and costs.
+    pub options: Vec<(String, String)>,
 }
 
 /// What became of a request.

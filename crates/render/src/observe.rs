@@ -12,7 +12,7 @@ use matriarch_api::{Instance as InstanceObject, names, phases};
 use matriarch_plan::action::VolumeRole;
 use matriarch_plan::world::{
     DirectiveFacts, Identity, Instance, Kind, Lease, Object, ObjectFacts, Outcome, Pod, PodRole,
-    Report, Role, SecretFacts, SecretRole, State, Volume,
+    Report, Role, SecretFacts, SecretRole, Stall, State, Volume,
 };
 use matriarch_plan::{InstanceName, Memory, Seen, World};
 use serde::{Deserialize, Serialize};
@@ -291,6 +291,18 @@ fn report(status: Option<&InstanceStatus>, pod: &Seen<Pod>) -> Seen<Report> {
             .failure
             .as_ref()
             .map(|failure| (failure.reason.clone(), failure.message.clone())),
+        waiting: status.waiting.as_ref().map(|waiting| Stall {
+            reason: waiting.reason.clone(),
+            message: waiting.message.clone(),
+            options: waiting
+                .human_options
+                .iter()
+                .map(|option| {
+                    let text = |it: &Option<String>| it.clone().unwrap_or_default();
+                    (text(&option.action), text(&option.consequence))
+                })
+                .collect(),
+        }),
         incarnation: status.incarnation.clone(),
         system_id: status.system_id.clone(),
         timeline: status.timeline,

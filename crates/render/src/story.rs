@@ -122,6 +122,7 @@ pub fn warnings(report: &Report) -> Vec<Event> {
                     warning::ACTION_HELD_BACK
                 }
                 Block::Supervised { .. }
+                | Block::Stalled { .. }
                 | Block::Pod { .. }
                 | Block::NoSuccessor { .. }
                 | Block::Fenced(_)
@@ -178,6 +179,9 @@ fn block_entry(block: &Block) -> BlockedBy {
         Block::Failed { instance: name, reason, message } => {
             entry(reason, instance(name), format!("{name}: {message}"))
         }
+        Block::Stalled { instance: name, stall } => {
+            entry(&stall.reason, instance(name), format!("{name}: {}", stall.message))
+        }
         Block::Pod { instance: name, why } => {
             entry(blocked::UNSCHEDULABLE, Some(format!("Pod/{name}")), format!("Pod {name}: {why}"))
         }
@@ -188,14 +192,11 @@ fn block_entry(block: &Block) -> BlockedBy {
                 "The volume of {name} was deleted, and it may be the best copy of the data; it is kept in use"
             ),
         ),
-        Block::NoSuccessor { to, why } => entry(
-            blocked::OPERATION_IN_PROGRESS,
-            to.as_ref().and_then(instance),
-            format!(
-                "No switchover to {}: {why}",
-                to.as_ref().map_or("a standby", InstanceName::as_str)
-            ),
-        ),
+        Block::NoSuccessor { to, why } => {
+            let named = to.as_ref().map_or("a standby", InstanceName::as_str);
+            let message = format!("No switchover to {named}: {why}");
+            entry(blocked::OPERATION_IN_PROGRESS, to.as_ref().and_then(instance), message)
+        }
         Block::StillPending { instance: name, parameters } => entry(
             matriarch_api::conditions::CONFIGURATION_PENDING,
             instance(name),
@@ -326,6 +327,10 @@ pub fn human_options(cluster: &str, report: &Report) -> Vec<HumanOption> {
                 "remove the annotation reconciliationLoop".to_owned(),
                 "The operator goes on",
             )),
+            Block::Stalled { stall, .. } => {
+                let offered = stall.options.iter();
+                options.extend(offered.map(|(action, brings)| option(action.clone(), brings)));
+            }
             Block::StillPending { instance, .. } => options.push(option(
                 format!("kubectl matriarch restart {cluster} {instance}"),
                 "PostgreSQL of this instance restarts",

@@ -312,6 +312,7 @@ mod tests {
         restored_lease_names_the_dead: "L restored, whom it names is dead",
         lease_restored_and_instance_removed: "L restored, an instance removed meanwhile",
         lease_restored_the_best_was_away: "L restored, the best instance was away",
+        human_gives_the_quorum_up: "a human gives the quorum up",
         standby_returns_early: "a standby returns before its walsender is given up",
         standby_thaws_with_the_former: "a standby thaws with the former P and follows the new one",
     }

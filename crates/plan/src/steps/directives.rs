@@ -91,6 +91,9 @@ fn listen(view: &View<'_>, name: &InstanceName, report: &mut StepReport) {
             message: message.clone(),
         });
     }
+    if let Some(stall) = &said.waiting {
+        report.blocked.push(Block::Stalled { instance: name.clone(), stall: stall.clone() });
+    }
     if let Some(message) = &said.configuration_error {
         report
             .blocked

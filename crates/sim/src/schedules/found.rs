@@ -1,6 +1,6 @@
 //! The second list of docs/ha-protocol.md: schedules that broke an earlier wording of a rule.
 
-use matriarch_plan::protocol::ApiRefusal;
+use matriarch_plan::protocol::{ApiRefusal, LeaseRecord};
 
 use super::Named;
 use crate::{SECOND, api::Ambiguity, settings::Mode, story, world::World};
@@ -27,6 +27,7 @@ pub(super) const SCRIPTS: &[Named] = &[
     ("L restored, whom it names is dead", restored_names_dead),
     ("L restored, an instance removed meanwhile", restored_and_removed),
     ("L restored, the best instance was away", restored_best_was_away),
+    ("a human gives the quorum up", quorum_given_up),
     ("a standby returns before its walsender is given up", returns_early),
     ("a standby thaws with the former P and follows the new one", thaws_with_former),
 ];
@@ -449,6 +450,28 @@ fn restored_best_was_away(world: &mut World) {
     }
     world.seconds(60);
     world.expect_writes_within(10, "the best instance makes the Lease anew");
+}
+
+fn quorum_given_up(world: &mut World) {
+    let standbys = world.standbys();
+    let (&[one, other], true) = (standbys.as_slice(), world.is_required()) else { return };
+    let primary = world.primary();
+    world.lose_volume(other);
+    world.lose_volume(primary);
+    world.operator.down = true;
+    world.seconds(60);
+    let waits = world.holder_pod().is_none_or(|holder| holder != one);
+    world.expect(waits, "one of three does not run of itself");
+    // `kubectl annotate lease c matriarch.dev/quorum-`
+    let Some(mut lease) = world.api.lease.as_ref().and_then(|object| object.lease.clone()) else {
+        return;
+    };
+    lease.quorum = None;
+    world.put_lease(LeaseRecord::encode(&lease), None);
+    world.seconds(40);
+    world.expect(world.primary() == one, "the instance that is left takes over");
+    world.operator.down = false;
+    world.seconds(60);
 }
 
 fn returns_early(world: &mut World) {
