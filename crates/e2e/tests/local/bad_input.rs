@@ -1,6 +1,8 @@
 //! The table of what people get wrong: the input, where they look first, and the words there.
 //! Nothing is lost by any of it.
 
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -231,5 +233,135 @@ async fn data_of_another_major_is_left_alone() -> Result<()> {
     machine.up(&[])?;
     machine.wait_for("Ctrl-C stops everything", PATIENCE).await?;
     assert_eq!(machine.sql("select value from kept").await?, "42");
+    machine.stop(PATIENCE).await
+}
+
+/// A new data directory at `place`, of the owner of the directory `like`.
+fn initdb(place: &Path, like: &Path) -> Result<()> {
+    let owner = std::fs::metadata(like)?;
+    let version = std::fs::read_to_string(like.join("PG_VERSION"))?;
+    let program = format!("/usr/lib/postgresql/{}/bin/initdb", version.trim());
+    let parent = place.parent().context("a parent")?;
+    std::fs::create_dir(place)?;
+    std::os::unix::fs::chown(place, Some(owner.uid()), Some(owner.gid()))?;
+    let output = Command::new(&program)
+        .arg("-D")
+        .arg(place)
+        .args(["-U", "postgres", "-A", "trust", "-N"])
+        .uid(owner.uid())
+        .gid(owner.gid())
+        .current_dir(parent)
+        .output()
+        .context(program)?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// The port of the API is another program's, and the data directory another cluster's: both are
+/// told, nothing is started on that data, and nothing of it is touched.
+#[tokio::test]
+async fn what_is_not_ours_is_left_alone() -> Result<()> {
+    let mut machine = Machine::new("other", 19632)?;
+    machine.up(&[&example("cluster-single.yaml")])?;
+    machine.wait_for("Ctrl-C stops everything", PATIENCE).await?;
+    machine.sql("create table kept (value int); insert into kept values (42)").await?;
+    let kubeconfig = std::fs::read_to_string(machine.kubeconfig())?;
+    machine.stop(PATIENCE).await?;
+
+    let (_, server) = kubeconfig.split_once("https://").context("the API's address")?;
+    let address: String =
+        server.chars().take_while(|it| it.is_ascii_digit() || ".:".contains(*it)).collect();
+    let listener = std::net::TcpListener::bind(&address).context(address)?;
+    let said = refused(machine.state(), &[], None)?;
+    println!("| the API's port is taken | matriarch local up | {said} |");
+    ensure!(said.contains("cannot listen on") && said.contains("--state"), "{said}");
+    drop(listener);
+
+    let ours = data(&machine)?;
+    let aside = ours.with_extension("aside");
+    std::fs::rename(&ours, &aside)?;
+    initdb(&ours, &aside)?;
+    let before = std::fs::read(ours.join("global/pg_control"))?;
+    machine.up(&[])?;
+    let text = "is of another PostgreSQL cluster";
+    machine.wait_for(text, PATIENCE).await?;
+    let told = machine.printed();
+    let line = told.lines().find(|line| line.contains(text)).context("a line")?;
+    println!("| data of another cluster | matriarch local up | {} |", line.trim());
+    machine.stop(PATIENCE).await?;
+    ensure!(std::fs::read(ours.join("global/pg_control"))? == before, "it was started");
+    std::fs::rename(&ours, ours.with_extension("foreign"))?;
+    std::fs::rename(&aside, &ours)?;
+    machine.up(&[])?;
+    machine.wait_for("Ctrl-C stops everything", PATIENCE).await?;
+    assert_eq!(machine.sql("select value from kept").await?, "42");
+    machine.stop(PATIENCE).await
+}
+
+/// A small file system; unmounted at the end.
+struct Mount(PathBuf);
+
+impl Mount {
+    /// None where that is not allowed.
+    fn new(place: PathBuf, size: &str) -> Result<Option<Self>> {
+        std::fs::create_dir_all(&place)?;
+        let options = format!("size={size},mode=0755");
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(&place)
+            .status()?;
+        Ok(done.success().then_some(Self(place)))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// The volume has no space left: PostgreSQL stops, status says so, and once there is space again
+/// it goes on with all that was acknowledged.
+#[tokio::test]
+async fn a_full_disk_is_told_and_loses_nothing() -> Result<()> {
+    let mut machine = Machine::new("full", 19732)?;
+    let Some(mount) = Mount::new(machine.state().join("volumes"), "300m")? else {
+        println!("not tried: a small file system cannot be mounted here");
+        return Ok(());
+    };
+    machine.up(&[&example("cluster-single.yaml")])?;
+    machine.wait_for("Ctrl-C stops everything", PATIENCE).await?;
+    machine.sql("create table kept (value int); insert into kept values (42)").await?;
+    let clusters: Api<Cluster> =
+        Api::namespaced_with(machine.client().await?, NAMESPACE, &Identity::Matriarch);
+
+    let filler = mount.0.join("filler");
+    let space = rustix::fs::statvfs(&mount.0)?;
+    let free = space.f_bavail.saturating_mul(space.f_frsize).saturating_sub(1 << 20);
+    std::fs::write(&filler, vec![0; usize::try_from(free)?])?;
+    let mut acknowledged = 0;
+    // A megabyte of WAL each; the one that gets no new segment is the last.
+    let write = "insert into kept values (1); \
+                 select pg_logical_emit_message(true, 'fill', repeat('x', 1000000)) is null";
+    while machine.sql(write).await.is_ok() {
+        acknowledged += 1;
+        ensure!(acknowledged < 100, "the disk does not get full");
+    }
+    let said = told(&clusters, "cluster-single", "No space left on device").await?;
+    println!("| full disk | status of the Cluster | {said} |");
+    ensure!(said.contains("Not enough disk space"), "{said}");
+
+    std::fs::remove_file(&filler)?;
+    let begun = Instant::now();
+    let stored = loop {
+        match machine.sql("select count(*) from kept where value = 1").await {
+            Ok(count) => break count.parse::<u32>()?,
+            Err(error) => ensure!(begun.elapsed() < PATIENCE, "it does not go on: {error}"),
+        }
+        sleep(Duration::from_millis(500)).await;
+    };
+    // The last may have been written, although nobody was told.
+    ensure!(stored == acknowledged || stored == acknowledged + 1, "{stored} of {acknowledged}");
+    assert_eq!(machine.sql("select value from kept where value = 42").await?, "42");
     machine.stop(PATIENCE).await
 }

@@ -197,6 +197,11 @@ impl Protocol {
         };
         let Some(Some(member)) = target else {
             if target.is_some() && !down && !self.receiver_stopped() {
+        // Somebody's data: nothing is started on it, not even alone, and nothing replaces it.
+        if self.other_system(&lease) {
+            self.waiting = Some(Waiting::OtherSystem);
+            return;
+        }
                 self.stop_receiver();
             }
             return self.start_alone(down);
@@ -220,10 +225,6 @@ impl Protocol {
                 self.unique = Some(Unique { from: Lsn::INVALID, to: flushed });
                 return self.begin_rejoin();
             }
-        }
-        if self.other_system(&lease) {
-            self.waiting = Some(Waiting::OtherSystem);
-            return;
         }
         if !down && self.follows.as_ref() == Some(&Some(member.clone())) {
             return;
@@ -272,6 +273,11 @@ impl Protocol {
         }
         // Data that was a primary's keeps its timeline if it may come back as one.
         if self.can_restart_as_primary() && self.sight() == Sight::Unknown {
+        let found = self.pg.as_ref().and_then(|pg| pg.system_id);
+        if found.is_some() && self.ledger.system_id.is_some() && found != self.ledger.system_id {
+            self.waiting = Some(Waiting::OtherSystem);
+            return;
+        }
             return;
         }
         if self.ledger.role != LastRole::Standby {
