@@ -14,11 +14,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::runtime::watcher;
 use matriarch_api::instance::InstanceStatus;
 use matriarch_plan::protocol::{
-    Action, Address, Answer, Base, Command, Event, InstanceName, LeaseRecord, LeaseWriting, Lsn,
-    Moment, OperationId, Outcome, PostgresState, Protocol, Question, ReplyToken, RequestId, Role,
-    Span, Termination,
+    Action, Address, Answer, Base, Command, Event, InstanceName, LeaseReading, LeaseRecord,
+    LeaseWriting, Lsn, Moment, OperationId, Outcome, PostgresState, Protocol, Question, ReplyToken,
+    RequestId, Role, Span, Termination,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -33,10 +36,10 @@ use crate::metrics::{self, Figures};
 use crate::peers::client::Peers;
 use crate::peers::server::IncomingQuestion;
 use crate::report::{self, Doing, Sources};
+use crate::stall::{self, Stall};
 use context::{Context, with};
 use directive::directive;
 use link::News;
-use crate::stall::{self, Stall};
 use observe::Seen;
 use tend::Tended;
 
@@ -44,6 +47,8 @@ use tend::Tended;
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
 /// The protocol hears of an unchanged PostgreSQL at least this often.
 const REPEAT: Duration = Duration::from_millis(900);
+/// After a failure the Lease is not watched again before.
+const WATCH_AGAIN: Duration = Duration::from_secs(1);
 /// The clock is looked at this often whatever was asked for: a machine may have slept.
 const TICK: Duration = Duration::from_millis(200);
 /// How often the keeper hears that the agent lives.
@@ -73,6 +78,8 @@ pub enum Input {
 enum LeaseRequest {
     Read(RequestId),
     Write(RequestId, Base, LeaseRecord),
+    /// What the watch brought; none when the Lease is gone.
+    Seen(Option<Box<Lease>>),
 }
 
 /// Everything that is published to other tasks.
@@ -107,6 +114,8 @@ pub struct Driver {
     last_service: Option<Action>,
     doing: Doing,
     failure: Option<String>,
+    /// What is told of why the protocol waits.
+    stall: Stall,
     replies: BTreeMap<ReplyToken, oneshot::Sender<Answer>>,
     next_token: u64,
     seen: Seen,
@@ -114,8 +123,6 @@ pub struct Driver {
     looking: bool,
     look_again: bool,
     terminating: bool,
-    /// What is told of why the protocol waits.
-    stall: Stall,
     writes: u32,
     /// Holder and term of the Lease that was sent last.
     sent: (String, u64),
@@ -158,18 +165,19 @@ impl Driver {
     pub fn new(parts: Parts) -> Self {
         let (lease, requests) = mpsc::unbounded_channel();
         let client = LeaseClient::new(&parts.context.options, parts.context.identity);
+        let stall = Stall::new(stall::Names {
+            cluster: parts.context.options.cluster.clone(),
+            instance: parts.context.options.instance.clone(),
+            quorum: parts.context.identity.key("quorum"),
+        });
         tokio::spawn(serve_lease(client, requests, parts.inputs.clone()));
+        tokio::spawn(watch_lease(parts.context.clone(), lease.clone()));
         Self {
             context: parts.context,
             protocol: parts.protocol,
             ledger: parts.ledger,
             peers: parts.peers,
             endpoint: parts.endpoint,
-        let stall = Stall::new(stall::Names {
-            cluster: parts.context.options.cluster.clone(),
-            instance: parts.context.options.instance.clone(),
-            quorum: parts.context.identity.key("quorum"),
-        });
             inputs: parts.inputs,
             lease,
             outlets: parts.outlets,
@@ -179,6 +187,7 @@ impl Driver {
             last_service: None,
             doing: Doing::Nothing,
             failure: None,
+            stall,
             replies: BTreeMap::new(),
             next_token: 0,
             seen: Seen::default(),
@@ -187,7 +196,6 @@ impl Driver {
             look_again: false,
             terminating: false,
             writes: 0,
-            stall,
             sent: (String::new(), 0),
             telling: false,
             renewals: 0,
@@ -563,6 +571,7 @@ impl Driver {
             tended: &tended,
             doing: self.doing,
             failure: self.failure.as_deref(),
+            waiting: self.stall.look(&view, std::time::Instant::now()),
         });
         let document = serde_json::json!({
             "instance": self.context.options.instance,
@@ -571,7 +580,6 @@ impl Driver {
             "observation": self.seen.observation,
         });
         self.outlets.status.send_replace(Bytes::from(document.to_string()));
-            waiting: self.stall.look(&view, std::time::Instant::now()),
         self.outlets.report.send_if_modified(|present| {
             let changed = *present != report;
             *present = report;
@@ -613,6 +621,33 @@ impl Driver {
     }
 }
 
+/// Brings changes of the Lease at once that the reads would bring within a second. It proves
+/// nothing: it may be late, and where it ends or is refused the reads go on.
+async fn watch_lease(context: Context, requests: mpsc::UnboundedSender<LeaseRequest>) {
+    let api: kube::Api<Lease> =
+        kube::Api::namespaced(context.client.clone(), &context.options.namespace);
+    let name = matriarch_api::names::lease(&context.options.cluster);
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut stream = watcher::watcher(api, config).boxed();
+    while let Some(event) = stream.next().await {
+        let seen = match event {
+            Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) => {
+                Some(Box::new(lease))
+            }
+            Ok(watcher::Event::Delete(_)) => None,
+            Ok(watcher::Event::Init | watcher::Event::InitDone) => continue,
+            Err(error) => {
+                tracing::debug!(%error, "watch of the Lease");
+                tokio::time::sleep(WATCH_AGAIN).await;
+                continue;
+            }
+        };
+        if requests.send(LeaseRequest::Seen(seen)).is_err() {
+            return;
+        }
+    }
+}
+
 async fn serve_lease(
     mut client: LeaseClient,
     mut requests: mpsc::UnboundedReceiver<LeaseRequest>,
@@ -625,6 +660,10 @@ async fn serve_lease(
             }
             LeaseRequest::Write(request, base, record) => {
                 Event::LeaseWritten { request, writing: client.write(base, &record).await }
+            }
+            LeaseRequest::Seen(lease) => {
+                let reading = lease.map_or(LeaseReading::Absent, |it| client.seen(*it));
+                Event::LeaseRead { request: None, reading }
             }
         };
         if inputs.send(Input::Event(event)).is_err() {

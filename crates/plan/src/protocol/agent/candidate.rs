@@ -204,7 +204,7 @@ impl Protocol {
         if self.promises_count(&candidacy) {
             self.promise_against(candidacy.lease.term);
         }
-        self.receiver_paused_until = self.now + Span::seconds(2);
+        self.pause_receiver(candidacy.lease.term);
         if clause!(self, ReceiverStopsFirst) && !self.receiver_stopped() {
             self.stop_receiver();
             if self.now.since(self.heard) > Span::seconds(3600) {

@@ -170,7 +170,9 @@ impl Protocol {
         if lease.term < self.ledger.term && clause!(self, FollowHighestTerm) {
             return None;
         }
-        if !lease.history_published || self.now < self.receiver_paused_until {
+        let paused =
+            self.now < self.receiver_paused_until && lease.term <= self.receiver_paused_term;
+        if !lease.history_published || paused {
             return None;
         }
         self.member_of(&holder?.incarnation).map(Some)
@@ -195,13 +197,13 @@ impl Protocol {
             }
             return;
         };
-        let Some(Some(member)) = target else {
-            if target.is_some() && !down && !self.receiver_stopped() {
         // Somebody's data: nothing is started on it, not even alone, and nothing replaces it.
         if self.other_system(&lease) {
             self.waiting = Some(Waiting::OtherSystem);
             return;
         }
+        let Some(Some(member)) = target else {
+            if target.is_some() && !down && !self.receiver_stopped() {
                 self.stop_receiver();
             }
             return self.start_alone(down);
@@ -271,13 +273,13 @@ impl Protocol {
         if !down {
             return;
         }
-        // Data that was a primary's keeps its timeline if it may come back as one.
-        if self.can_restart_as_primary() && self.sight() == Sight::Unknown {
         let found = self.pg.as_ref().and_then(|pg| pg.system_id);
         if found.is_some() && self.ledger.system_id.is_some() && found != self.ledger.system_id {
             self.waiting = Some(Waiting::OtherSystem);
             return;
         }
+        // Data that was a primary's keeps its timeline if it may come back as one.
+        if self.can_restart_as_primary() && self.sight() == Sight::Unknown {
             return;
         }
         if self.ledger.role != LastRole::Standby {

@@ -511,6 +511,8 @@ impl Protocol {
             PostgresState::Primary => {
                 holding.since = self.now;
                 holding.step = Step::Serve;
+                // Nobody follows before the new history is published.
+                holding.renew_soon(self.now);
                 return self.serve(holding);
             }
             PostgresState::Standby => {

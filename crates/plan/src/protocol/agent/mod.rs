@@ -122,6 +122,8 @@ pub struct Protocol {
     no_run_before: Moment,
     heard: Moment,
     receiver_paused_until: Moment,
+    /// The pause is for positions under this term: a holder of a higher one has ended the election.
+    receiver_paused_term: super::Term,
     replies: Vec<PendingReply>,
     word: Option<Word>,
     termination: Option<(Termination, Moment)>,
@@ -166,6 +168,7 @@ impl Protocol {
             no_run_before: Moment::default(),
             heard: now,
             receiver_paused_until: now,
+            receiver_paused_term: super::Term::ZERO,
             replies: Vec::new(),
             word: None,
             termination: None,

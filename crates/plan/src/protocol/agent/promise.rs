@@ -107,9 +107,15 @@ impl Protocol {
         if promise {
             self.promise_against(term);
         }
-        self.receiver_paused_until = self.now + RECEIVER_PAUSE;
+        self.pause_receiver(term);
         self.stop_receiver();
         Ok(())
+    }
+
+    /// Nobody of this term or a lower one is followed for a while: positions are being compared.
+    pub(super) fn pause_receiver(&mut self, term: Term) {
+        self.receiver_paused_until = self.now + RECEIVER_PAUSE;
+        self.receiver_paused_term = self.receiver_paused_term.max(term);
     }
 
     /// "I no longer follow this term", durably.
