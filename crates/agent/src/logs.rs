@@ -59,7 +59,7 @@ pub fn begin(root: &Root, instance: &str) {
     let (sender, receiver) = sync_channel(WAITING_LINES);
     let printer = Printer { tail: Tail::new(root), receiver, instance: instance.to_owned() };
     if tracing::subscriber::set_global_default(Log { sender }).is_err() {
-        return;
+        tracing::warn!("another log was begun before: the agent's messages go there");
     }
     let spawned = std::thread::Builder::new()
         .name("log".to_owned())

@@ -109,12 +109,10 @@ fn parts(lines: &[Line], event: SystemTime, end: SystemTime) -> Budget {
 fn line(text: &str) -> Option<Line> {
     let value: Value = serde_json::from_str(text).ok()?;
     let word = |name: &str| value[name].as_str().map(str::to_owned);
-    let at: SystemTime =
-        word("timestamp").or_else(|| word("ts"))?.parse::<jiff::Timestamp>().ok()?.into();
+    let at: SystemTime = word("ts")?.parse::<jiff::Timestamp>().ok()?.into();
     // What PostgreSQL and library code say is no milestone.
-    let ours = word("logger").as_deref() == Some("keeper")
-        || word("target").is_some_and(|target| target.starts_with("matriarch_agent::driver"));
-    let message = word("message").or_else(|| word("msg"))?;
+    let ours = matches!(word("logger").as_deref(), Some("keeper" | "instance-manager"));
+    let message = word("msg")?;
     ours.then(|| Line { at, message, action: word("action").unwrap_or_default() })
 }
 
@@ -158,10 +156,10 @@ mod tests {
 
     #[test]
     fn lines_of_others_are_no_milestones() {
-        let ours = r#"{"timestamp":"2026-11-21T06:33:20Z","message":"begin","action":"Promote",
-            "target":"matriarch_agent::driver"}"#;
+        let ours = r#"{"ts":"2026-11-21T06:33:20Z","msg":"begin","action":"Promote",
+            "logger":"instance-manager"}"#;
         assert!(line(ours).is_some_and(|line| line.action == "Promote"));
-        let theirs = r#"{"timestamp":"2026-11-21T06:33:20Z","message":"begin","target":"kube"}"#;
+        let theirs = r#"{"ts":"2026-11-21T06:33:20Z","msg":"record","logger":"postgres"}"#;
         assert!(line(theirs).is_none() && line("no JSON").is_none());
     }
 }

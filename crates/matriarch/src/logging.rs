@@ -8,6 +8,10 @@ use crate::arguments::Verb;
 
 /// Starts logging to standard error (people) or standard output (pods).
 pub fn start(verb: &Verb) {
+    // The agent's log is PostgreSQL's too, and follows spec.logLevel.
+    if matches!(verb, Verb::Agent { verb: None }) {
+        return;
+    }
     let default = match verb {
         Verb::Agent { .. } | Verb::Operator { .. } => "info",
         // Progress lines tell people what they need; the log is for what is out of order.

@@ -14,6 +14,12 @@ async fn one_instance_comes_up_and_a_restart_keeps_its_data() -> anyhow::Result<
     machine.wait_for("is ready", READY).await?;
     machine.wait_for("Ctrl-C stops everything", READY).await?;
     machine.sql("create table kept (value int); insert into kept values (42)").await?;
+    // PostgreSQL's own words are in the pod's log, a line of JSON each.
+    let log = machine.verb(&["logs", "cluster-single"])?;
+    let ready = |line: &str| {
+        line.contains("\"logger\":\"postgres\"") && line.contains("ready to accept connections")
+    };
+    assert!(log.lines().any(ready), "{log}");
     machine.stop(STOP).await?;
     assert!(machine.processes()?.is_empty(), "nothing outlives it: {:?}", machine.processes()?);
 
