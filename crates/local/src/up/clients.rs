@@ -129,9 +129,12 @@ pub async fn access(
     let ca_file = directory.join("ca.crt");
     let password_file = directory.join("pgpass");
     let line = format!("*:*:*:{}:{}\n", escape(&user), escape(&password));
-    write_file(&ca_file, ca.as_bytes(), 0o600)
-        .and_then(|()| write_file(&password_file, line.as_bytes(), 0o600))
-        .map_err(write)?;
+    for (path, text) in [(&ca_file, &ca), (&password_file, &line)] {
+        if std::fs::read_to_string(path).is_ok_and(|present| present == *text) {
+            continue;
+        }
+        write_file(path, text.as_bytes(), 0o600).map_err(write)?;
+    }
     Ok(Access { port, database, user, ca_file, password_file })
 }
 

@@ -389,8 +389,13 @@ fn start_operator(client: Client, setup: matriarch_operator::Setup) -> Operator 
 
 /// Says what changes, for ever; and once for each cluster, when it is ready, how to use it.
 async fn follow(running: &Running, progress: &mut Progress, told: &mut Vec<String>) {
+    let mut refreshed = tokio::time::Instant::now();
     loop {
         tokio::time::sleep(Duration::from_millis(200)).await;
+        let refresh = refreshed.elapsed() >= Duration::from_secs(1);
+        if refresh {
+            refreshed = tokio::time::Instant::now();
+        }
         let (client, identity) = (&running.client, running.identity);
         let Ok(instances) = progress::instances(client, identity).await else { continue };
         for (name, line) in instances {
@@ -401,6 +406,11 @@ async fn follow(running: &Running, progress: &mut Progress, told: &mut Vec<Strin
             let key = format!("{}/{}", cluster.namespace, cluster.name);
             if told.contains(&key) || !cluster.is_ready() {
                 progress.say_once(&key, &cluster.line());
+                if refresh && told.contains(&key) {
+                    // The printed words stay true when a password or an authority is a new one.
+                    let (of, name) = (&cluster.namespace, &cluster.name);
+                    let _later = clients::access(client, &running.layout, of, name).await;
+                }
                 continue;
             }
             if !progress.has_come_up(client, &cluster).await {
