@@ -14,10 +14,6 @@ struct Step {
     run: fn() -> Result<()>,
 }
 
-/// Tests that are known to fail, each with its entry in docs/state.md. This list only shrinks.
-const KNOWN_FINDINGS: [&str; 2] =
-    ["any_history_is_safe_and_settles", "store_and_kube_apiserver_answer_alike"];
-
 const STEPS: [Step; 4] = [
     Step { name: "format", run: || cargo(&["fmt", "--all", "--check"]) },
     Step { name: "tidy", run: crate::tidy::run },
@@ -70,12 +66,7 @@ fn build() -> Result<()> {
 /// features and build the dependencies anew.
 fn tests() -> Result<()> {
     setup::run(setup::For::Tests)?;
-    for test in KNOWN_FINDINGS {
-        println!("skipped, a known finding: {test}");
-    }
-    let mut words = vec!["test", "--workspace", "--tests", "--no-fail-fast", "--"];
-    words.extend(KNOWN_FINDINGS.iter().flat_map(|test| ["--skip", test]));
-    linting(&words)
+    linting(&["test", "--workspace", "--tests", "--no-fail-fast"])
 }
 
 /// Writes the generated files, or with `check` fails if one of them differs.
