@@ -95,6 +95,9 @@ impl World {
     /// I1 and I2 when a run begins to accept writes.
     pub(crate) fn check_new_writer(&mut self, pod: usize) {
         let Some(run) = self.server(pod).map(|server| server.run) else { return };
+        if self.is_former(pod) {
+            return;
+        }
         for other in 0..self.pods.len() {
             if other != pod && self.may_acknowledge_alone(other) && !self.thawed_lately(other) {
                 let what = format!(
@@ -109,6 +112,18 @@ impl World {
         if let Some(place) = self.directory(pod).map(crate::postgres::Directory::written_place) {
             self.check_nothing_lost(pod, place);
         }
+    }
+
+    /// A former primary that starts again although another holds the Lease: within its right and
+    /// under names with which it acknowledges nothing alone (seed 917), or in the window of rule 6
+    /// (seed 945). What it acknowledges is judged all the same.
+    fn is_former(&self, pod: usize) -> bool {
+        let own = self.directory(pod).map_or(0, |directory| directory.incarnation);
+        let lease = self.api.lease.as_ref().and_then(|object| object.lease.as_ref());
+        let holder = lease.and_then(|lease| lease.holder.as_ref());
+        let another = holder.is_some_and(|holder| number_of(&holder.incarnation) != own);
+        let thawed = self.thawed_lately(pod) && self.promised_by(pod) < 2;
+        another && (thawed || !self.may_acknowledge_alone(pod))
     }
 
     /// Can this pod's PostgreSQL acknowledge commits without any other instance, now?
