@@ -59,6 +59,8 @@ pub(crate) struct Judge {
     last_quorum: Option<(usize, Vec<u64>)>,
     /// What each holder last promised, by its directory.
     promises: BTreeMap<u64, usize>,
+    /// Whose the Lease is by the last write of an agent, whatever somebody restored (seed 867).
+    holder: Option<u64>,
 }
 
 impl World {
@@ -119,9 +121,7 @@ impl World {
     /// (seed 945). What it acknowledges is judged all the same.
     fn is_former(&self, pod: usize) -> bool {
         let own = self.directory(pod).map_or(0, |directory| directory.incarnation);
-        let lease = self.api.lease.as_ref().and_then(|object| object.lease.as_ref());
-        let holder = lease.and_then(|lease| lease.holder.as_ref());
-        let another = holder.is_some_and(|holder| number_of(&holder.incarnation) != own);
+        let another = self.judge.holder.is_some_and(|holder| holder != own);
         let thawed = self.thawed_lately(pod) && self.promised_by(pod) < 2;
         another && (thawed || !self.may_acknowledge_alone(pod))
     }
@@ -299,6 +299,7 @@ impl World {
             Some(Requester::Operator) => {}
             Some(Requester::Agent(..)) => {
                 self.judge.last_quorum.clone_from(&quorum);
+                self.judge.holder = after.holder.as_ref().map(|it| number_of(&it.incarnation));
                 if let Some(holder) = &after.holder {
                     let need = quorum.as_ref().map_or(0, |(need, _)| *need);
                     self.judge.promises.insert(number_of(&holder.incarnation), need);
