@@ -37,6 +37,9 @@ const RESTART_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration:
 /// An agent that lived so long is started again at once.
 const AGENT_SETTLED: Duration = Duration::from_secs(30);
 
+/// The log's writer has so long to write down why the server ended, also on a disk that is busy.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// How the keeper is started.
 #[derive(Clone, Debug)]
 pub struct KeeperOptions {
@@ -109,7 +112,7 @@ struct Postmaster {
     by_rule_five: bool,
     killing: bool,
     /// Set once it has been reaped; it is gone when its directory has no process left.
-    ending: Option<Ending>,
+    ending: Option<(Ending, BootTime)>,
 }
 
 impl Postmaster {
@@ -125,7 +128,7 @@ impl Postmaster {
     fn kill(&mut self) {
         self.killing = true;
         self.signal(Signal::STOP);
-        if !processes::kill_directory(self.directory, Some(self.pid)) {
+        if !processes::kill_directory(self.directory, |pid| pid == self.pid) {
             self.signal(Signal::KILL);
         }
     }
@@ -430,7 +433,7 @@ impl Keeper {
     fn reap(&mut self) {
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             if let Some(postmaster) = self.postmaster.as_mut().filter(|it| it.pid == pid) {
-                postmaster.ending = Some(ending(status));
+                postmaster.ending = Some((ending(status), BootTime::now()));
             } else if let Some(agent) = self.agent.take_if(|it| it.pid == pid) {
                 self.lose_agent(&agent, status);
             }
@@ -489,11 +492,16 @@ impl Keeper {
         }
     }
 
-    /// After the postmaster's end: nothing of its directory may live on.
+    /// After the postmaster's end: nothing of its directory may live on. The log's writer goes
+    /// last and by itself, or nobody would learn why the server ended.
     fn sweep(&mut self) {
         let Some(postmaster) = &self.postmaster else { return };
-        let Some(ending) = postmaster.ending else { return };
-        if processes::kill_directory(postmaster.directory, None) {
+        let Some((ending, reaped)) = postmaster.ending else { return };
+        let waits = !postmaster.killing && BootTime::now() < reaped.after(LAST_WORDS);
+        let spared = |pid| waits && processes::may_be_logger(pid);
+        if processes::kill_directory(postmaster.directory, spared)
+            || processes::of_directory(postmaster.directory).next().is_some()
+        {
             return;
         }
         let by_rule_five = postmaster.by_rule_five;

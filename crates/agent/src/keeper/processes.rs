@@ -57,10 +57,21 @@ pub fn of_directory(directory: DirectoryId) -> impl Iterator<Item = Pid> {
     all().filter(move |pid| works_in(*pid, directory))
 }
 
-/// Sends SIGKILL to every process of `directory` but `except`; true if there was one.
-pub fn kill_directory(directory: DirectoryId, except: Option<Pid>) -> bool {
+/// Is it the process that writes the server's log, by the title that it gives itself (`postgres:
+/// NAME: logger`, with `cluster_name`)? It can write nothing else, and ends by itself once no other
+/// process holds its pipe. One that has no title yet may become it.
+pub fn may_be_logger(pid: Pid) -> bool {
+    let path = Root::processes().join(pid.as_raw_nonzero().to_string()).join("cmdline");
+    let title = std::fs::read(path).unwrap_or_default();
+    let title = String::from_utf8_lossy(&title);
+    let title = title.trim_end_matches(|it: char| it == '\0' || it.is_whitespace());
+    !title.starts_with("postgres: ") || title.ends_with(": logger")
+}
+
+/// Sends SIGKILL to every process of `directory` but those to be `spared`; true if there was one.
+pub fn kill_directory(directory: DirectoryId, spared: impl Fn(Pid) -> bool) -> bool {
     let mut found = false;
-    for pid in of_directory(directory).filter(|pid| Some(*pid) != except) {
+    for pid in of_directory(directory).filter(|pid| !spared(*pid)) {
         found = true;
         // The number may have passed to another process since it was listed: hold it, look again.
         if let Ok(handle) = pidfd_open(pid, PidfdFlags::empty())
@@ -107,10 +118,10 @@ mod tests {
         let renamed = directory.with_extension("renamed");
         std::fs::rename(&directory, &renamed).unwrap();
 
-        assert!(kill_directory(id, None));
+        assert!(kill_directory(id, |_| false));
         assert!(!inside.wait().unwrap().success());
         assert!(outside.try_wait().unwrap().is_none());
-        assert!(!kill_directory(id, None));
+        assert!(!kill_directory(id, |_| false));
 
         outside.kill().unwrap();
         outside.wait().unwrap();

@@ -140,16 +140,20 @@ impl Tail {
     }
 }
 
-/// The last words of the newest files: why PostgreSQL did not start or ended.
+/// The last words since PostgreSQL was started last: why it did not start or ended.
 #[must_use]
 pub fn last_words(root: &Root) -> String {
     let directory = root.log();
+    let modified = |path: &Path| std::fs::metadata(path).and_then(|it| it.modified()).ok();
+    // What an earlier start said explains nothing of this one.
+    let started = modified(&root.start_file());
     let mut newest: Vec<(std::time::SystemTime, PathBuf)> = std::fs::read_dir(&directory)
         .into_iter()
         .flatten()
         .flatten()
         .filter(|entry| format(&entry.file_name().to_string_lossy()).is_some())
-        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .filter_map(|entry| Some((modified(&entry.path())?, entry.path())))
+        .filter(|(at, _)| started.is_none_or(|started| *at >= started))
         .collect();
     newest.sort();
     let mut words: Vec<String> = Vec::new();
@@ -163,7 +167,12 @@ pub fn last_words(root: &Root) -> String {
             let tells = telling.iter().any(|it| line.contains(it)) && !about_itself;
             tells.then_some(line)
         });
-        words.extend(found);
+        for line in found {
+            // The attempts of one second share a file.
+            if !words.contains(&line) {
+                words.push(line);
+            }
+        }
     }
     let kept = words.len().saturating_sub(4);
     words.split_off(kept).join("; ")
