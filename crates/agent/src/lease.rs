@@ -97,22 +97,18 @@ impl LeaseClient {
 
     /// A Lease that a watch brought, which may lag behind a read.
     pub fn seen(&mut self, lease: Lease) -> LeaseReading {
-        let before = self.last.clone();
-        let version = version_of(&lease);
-        let late = before.as_ref().and_then(version_of) > version;
-        let reading = self.found(lease);
-        if late {
-            self.last = before;
-        }
-        reading
-    }
-
-    /// A Lease that a read brought.
-    fn found(&mut self, lease: Lease) -> LeaseReading {
         let Some(version) = version_of(&lease) else { return LeaseReading::NoAnswer };
         let record = record_of(&lease, self.identity);
-        self.last = Some(lease);
+        if self.last.as_ref().and_then(version_of) <= Some(version) {
+            self.last = Some(lease);
+        }
         LeaseReading::Found { version, record }
+    }
+
+    /// A Lease that a read brought: it stands, also where its version is a lower one.
+    fn found(&mut self, lease: Lease) -> LeaseReading {
+        self.last = None;
+        self.seen(lease)
     }
 
     /// Writes it if it is still as `base` says. Never retried.

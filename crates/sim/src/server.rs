@@ -439,14 +439,14 @@ impl World {
         {
             server.receiver = None;
             server.receiver_heard = server.receiver_heard.min(now);
-            let stays = server.receiver_stopped;
+            let stopped = server.receiver_stopped;
             // A walreceiver flushes what it has written before it leaves.
             if !self.pod_frozen(link.standby)
                 && let Some(directory) = self.directory_mut(link.standby)
             {
                 directory.flushed = directory.written;
             }
-            if !stays {
+            if !stopped {
                 self.after(
                     RECEIVER_RETRY,
                     Event::ReceiverRetry { pod: link.standby, run: link.standby_run },

@@ -211,14 +211,28 @@ fn data(machine: &Machine) -> Result<PathBuf> {
     anyhow::bail!("no data directory in {}", machine.state().display())
 }
 
+/// One instance with a row that no wrong input may cost.
+async fn start_with_a_row(machine: &mut Machine) -> Result<()> {
+    machine.up(&[&example("cluster-single.yaml")])?;
+    machine.wait_for("Ctrl-C stops everything", PATIENCE).await?;
+    machine.sql("create table kept (value int); insert into kept values (42)").await?;
+    Ok(())
+}
+
+/// Starts it again, now that everything is right.
+async fn comes_back_with_its_row(machine: &mut Machine) -> Result<()> {
+    machine.up(&[])?;
+    machine.wait_for("Ctrl-C stops everything", PATIENCE).await?;
+    assert_eq!(machine.sql("select value from kept").await?, "42");
+    machine.stop(PATIENCE).await
+}
+
 /// The data directory is that of another major version: nothing is started on it, and nothing
 /// of it is touched.
 #[tokio::test]
 async fn data_of_another_major_is_left_alone() -> Result<()> {
     let mut machine = Machine::new("major", 19532)?;
-    machine.up(&[&example("cluster-single.yaml")])?;
-    machine.wait_for("Ctrl-C stops everything", PATIENCE).await?;
-    machine.sql("create table kept (value int); insert into kept values (42)").await?;
+    start_with_a_row(&mut machine).await?;
     machine.stop(PATIENCE).await?;
     let version = data(&machine)?.join("PG_VERSION");
     let right = std::fs::read_to_string(&version)?;
@@ -230,10 +244,7 @@ async fn data_of_another_major_is_left_alone() -> Result<()> {
     println!("| data of another major | matriarch local up | {} |", line.trim());
     machine.stop(PATIENCE).await?;
     std::fs::write(&version, right)?;
-    machine.up(&[])?;
-    machine.wait_for("Ctrl-C stops everything", PATIENCE).await?;
-    assert_eq!(machine.sql("select value from kept").await?, "42");
-    machine.stop(PATIENCE).await
+    comes_back_with_its_row(&mut machine).await
 }
 
 /// A new data directory at `place`, of the owner of the directory `like`.
@@ -262,9 +273,7 @@ fn initdb(place: &Path, like: &Path) -> Result<()> {
 #[tokio::test]
 async fn what_is_not_ours_is_left_alone() -> Result<()> {
     let mut machine = Machine::new("other", 19632)?;
-    machine.up(&[&example("cluster-single.yaml")])?;
-    machine.wait_for("Ctrl-C stops everything", PATIENCE).await?;
-    machine.sql("create table kept (value int); insert into kept values (42)").await?;
+    start_with_a_row(&mut machine).await?;
     let kubeconfig = std::fs::read_to_string(machine.kubeconfig())?;
     machine.stop(PATIENCE).await?;
 
@@ -292,10 +301,7 @@ async fn what_is_not_ours_is_left_alone() -> Result<()> {
     ensure!(std::fs::read(ours.join("global/pg_control"))? == before, "it was started");
     std::fs::rename(&ours, ours.with_extension("foreign"))?;
     std::fs::rename(&aside, &ours)?;
-    machine.up(&[])?;
-    machine.wait_for("Ctrl-C stops everything", PATIENCE).await?;
-    assert_eq!(machine.sql("select value from kept").await?, "42");
-    machine.stop(PATIENCE).await
+    comes_back_with_its_row(&mut machine).await
 }
 
 /// A small file system; unmounted at the end.
@@ -329,9 +335,7 @@ async fn a_full_disk_is_told_and_loses_nothing() -> Result<()> {
         println!("not tried: a small file system cannot be mounted here");
         return Ok(());
     };
-    machine.up(&[&example("cluster-single.yaml")])?;
-    machine.wait_for("Ctrl-C stops everything", PATIENCE).await?;
-    machine.sql("create table kept (value int); insert into kept values (42)").await?;
+    start_with_a_row(&mut machine).await?;
     let clusters: Api<Cluster> =
         Api::namespaced_with(machine.client().await?, NAMESPACE, &Identity::Matriarch);
 

@@ -404,23 +404,23 @@ async fn follow(running: &Running, progress: &mut Progress, told: &mut Vec<Strin
         let Ok(clusters) = progress::clusters(client, identity).await else { continue };
         for cluster in clusters {
             let key = format!("{}/{}", cluster.namespace, cluster.name);
-            if told.contains(&key) || !cluster.is_ready() {
+            let (namespace, name) = (&cluster.namespace, &cluster.name);
+            let access = || clients::access(client, &running.layout, namespace, name);
+            let known = told.contains(&key);
+            if known || !cluster.is_ready() {
                 progress.say_once(&key, &cluster.line());
-                if refresh && told.contains(&key) {
+                if known && refresh {
                     // The printed words stay true when a password or an authority is a new one.
-                    let (of, name) = (&cluster.namespace, &cluster.name);
-                    let _later = clients::access(client, &running.layout, of, name).await;
+                    let _later = access().await;
                 }
                 continue;
             }
             if !progress.has_come_up(client, &cluster).await {
-                let name = &cluster.name;
                 progress.say_once(&key, &format!("cluster {name}: its instances start"));
                 continue;
             }
             progress.say_once(&key, &cluster.line());
-            match clients::access(client, &running.layout, &cluster.namespace, &cluster.name).await
-            {
+            match access().await {
                 Ok(access) if !access.answers().await => {}
                 Ok(access) => {
                     told.push(key);

@@ -129,7 +129,7 @@ fn walsenders_of_one_name_count_each() -> Result<()> {
     let mut commit = primary.begin_busy(INSERT)?;
     ensure!(waits(&mut commit, MOMENT)?, "one of two is enough");
     let received = scratch.directory("received")?;
-    let again = format!("host={} user=postgres application_name=one", primary.sockets());
+    let again = primary.conninfo("one");
     let arguments = ["-d", again.as_str(), "-D", received.as_str(), "--synchronous"];
     let mut receiver = scratch.spawn("pg_receivewal", &arguments)?;
     ensure!(succeeds(&mut commit)?, "two of one name are counted once");
@@ -147,7 +147,7 @@ fn slot_serves_one_walsender() -> Result<()> {
     // Silent, as after the loss of its machine.
     one.signal(one.process_called("walreceiver")?, Signal::STOP)?;
     let received = scratch.directory("received")?;
-    let again = format!("host={} user=postgres application_name=one", primary.sockets());
+    let again = primary.conninfo("one");
     let arguments = ["-d", again.as_str(), "-D", received.as_str(), "-S", "one", "--no-loop"];
     let output = scratch.run("pg_receivewal", &arguments)?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

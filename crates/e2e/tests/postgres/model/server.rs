@@ -249,11 +249,13 @@ impl Server<'_> {
     /// Writes the configuration of a standby of `primary`.
     pub fn follow(&self, primary: &Self, configuration: &str) -> Result<()> {
         fs::write(self.data.join("standby.signal"), "")?;
-        self.configure(&format!(
-            "primary_conninfo = 'host={} user=postgres application_name={}'\n{configuration}",
-            primary.sockets(),
-            self.name
-        ))
+        let conninfo = primary.conninfo(&self.name);
+        self.configure(&format!("primary_conninfo = '{conninfo}'\n{configuration}"))
+    }
+
+    /// How a standby of that name connects to it.
+    pub fn conninfo(&self, standby: &str) -> String {
+        format!("host={} user=postgres application_name={standby}", self.sockets())
     }
 
     /// Does the standby of that name stream from here.
