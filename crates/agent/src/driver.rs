@@ -122,6 +122,8 @@ pub struct Driver {
     told: Option<(matriarch_plan::protocol::Observation, tokio::time::Instant)>,
     looking: bool,
     look_again: bool,
+    /// Questions that wait for a look which began after them.
+    asked: Vec<IncomingQuestion>,
     terminating: bool,
     writes: u32,
     /// Holder and term of the Lease that was sent last.
@@ -194,6 +196,7 @@ impl Driver {
             told: None,
             looking: false,
             look_again: false,
+            asked: Vec::new(),
             terminating: false,
             writes: 0,
             sent: (String::new(), 0),
@@ -281,19 +284,27 @@ impl Driver {
                 self.look();
                 Ok(())
             }
-            Input::Question(IncomingQuestion { from, question, reply }) => {
-                let token = ReplyToken(self.next_token);
-                self.next_token += 1;
-                // Those whose askers have gone away are forgotten.
-                self.replies.retain(|_, reply| !reply.is_closed());
-                self.replies.insert(token, reply);
-                self.feed(Event::Asked { token, from, question })
-            }
+            Input::Question(incoming) => match incoming.question {
+                // Decided by what is true now: the asker has stopped and waits for this.
+                Question::Position | Question::Handover { .. } => {
+                    self.asked.push(incoming);
+                    self.look();
+                    Ok(())
+                }
+                Question::Status | Question::Failsafe { .. } | Question::Election { .. } => {
+                    self.hear(incoming)
+                }
+            },
             Input::Seen(seen) => {
                 self.looking = false;
                 self.saw(*seen)?;
                 if std::mem::take(&mut self.look_again) {
+                    // This look may have begun before the question.
                     self.look();
+                    return Ok(());
+                }
+                for incoming in std::mem::take(&mut self.asked) {
+                    self.hear(incoming)?;
                 }
                 Ok(())
             }
@@ -304,6 +315,16 @@ impl Driver {
                 Ok(())
             }
         }
+    }
+
+    fn hear(&mut self, incoming: IncomingQuestion) -> Result<(), Error> {
+        let IncomingQuestion { from, question, reply } = incoming;
+        let token = ReplyToken(self.next_token);
+        self.next_token += 1;
+        // Those whose askers have gone away are forgotten.
+        self.replies.retain(|_, reply| !reply.is_closed());
+        self.replies.insert(token, reply);
+        self.feed(Event::Asked { token, from, question })
     }
 
     /// Nobody would stop PostgreSQL in time any more: this agent does, and ends.

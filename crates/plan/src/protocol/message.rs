@@ -15,6 +15,9 @@ use super::position::{History, Position};
 pub enum Question {
     /// How are you? Every half second among members.
     Status,
+    /// Rules 18 and 19: how are you, looked at after this was asked? What an agent saw last may be
+    /// half a second old, and the asker has stopped: nobody accepts writes while it waits.
+    Position,
     /// Rule 3: I hold this term and the API does not answer me.
     Failsafe {
         /// The asker's term.
@@ -60,7 +63,7 @@ pub struct Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
-    /// Yes; to a question of [`Question::Status`] always.
+    /// Yes; to a question of [`Question::Status`] or [`Question::Position`] always.
     Yes,
     /// No, because.
     No(Refusal),

@@ -35,7 +35,7 @@ impl Protocol {
         }
         if round.is_none() {
             let names = self.names();
-            round = Some(self.round(names, &Question::Status, POLL_LIMIT));
+            round = Some(self.round(names, &Question::Position, POLL_LIMIT));
         }
         let complete = round.as_ref().is_some_and(Round::complete);
         if self.successor_after_crash(holding, since, complete) {

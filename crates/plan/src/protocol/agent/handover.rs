@@ -335,7 +335,7 @@ impl Protocol {
                 || self.now.since(r.started) >= POLL_LIMIT.times(2)
         });
         if due {
-            handover.round = Some(self.round([to], &Question::Status, POLL_LIMIT));
+            handover.round = Some(self.round([to], &Question::Position, POLL_LIMIT));
         }
         Next::Stay
     }

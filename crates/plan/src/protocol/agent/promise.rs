@@ -19,7 +19,7 @@ const RECEIVER_PAUSE: Span = Span::seconds(2);
 impl Protocol {
     pub(super) fn asked(&mut self, token: ReplyToken, from: &InstanceName, question: Question) {
         match question {
-            Question::Status => self.reply(token, Verdict::Yes),
+            Question::Status | Question::Position => self.reply(token, Verdict::Yes),
             Question::Failsafe { term, duration } => {
                 let verdict = self.vouch(term, duration);
                 self.reply(token, verdict);
