@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long after a thaw rule 6 admits acknowledgements: the keeper's reaction where the clock went
-/// on, what is left of the right where it stood still.
+/// on, what is left of the right where it stood still, and in failsafe what is left of F.
 const THAW_WITH_CLOCK: Micros = SECOND;
 const THAW_WITHOUT_CLOCK: Micros = 11 * SECOND;
 
@@ -61,6 +61,8 @@ pub(crate) struct Judge {
     promises: BTreeMap<u64, usize>,
     /// Whose the Lease is by the last write of an agent, whatever somebody restored (seed 867).
     holder: Option<u64>,
+    /// When an agent last wrote the Lease for this holder.
+    renewed: BTreeMap<u64, Micros>,
 }
 
 impl World {
@@ -144,8 +146,12 @@ impl World {
     /// Rule 6: a machine that has just thawed.
     fn thawed_lately(&self, pod: usize) -> bool {
         let machine = &self.machines[self.pods[pod].machine];
+        let own = self.directory(pod).map_or(0, |directory| directory.incarnation);
         machine.thawed.is_some_and(|(at, clock_ran)| {
-            let window = if clock_ran { THAW_WITH_CLOCK } else { THAW_WITHOUT_CLOCK };
+            // What it has of F when it cannot renew (seed 1212).
+            let renewed = self.judge.renewed.get(&own).is_some_and(|renewed| *renewed > at);
+            let failsafe = if renewed { 0 } else { self.settings.failsafe_max.0 * 1000 };
+            let window = if clock_ran { THAW_WITH_CLOCK } else { THAW_WITHOUT_CLOCK + failsafe };
             self.now.saturating_sub(at) <= window
         })
     }
@@ -301,6 +307,7 @@ impl World {
                 self.judge.last_quorum.clone_from(&quorum);
                 self.judge.holder = after.holder.as_ref().map(|it| number_of(&it.incarnation));
                 if let Some(holder) = &after.holder {
+                    self.judge.renewed.insert(number_of(&holder.incarnation), self.now);
                     let need = quorum.as_ref().map_or(0, |(need, _)| *need);
                     self.judge.promises.insert(number_of(&holder.incarnation), need);
                 }
