@@ -11,6 +11,7 @@ use matriarch_plan::protocol::{
 use super::context::{Context, Failed, Replication, with};
 use super::link::Postmaster;
 use super::wal;
+use crate::certificates::Files;
 use crate::error::chain;
 use crate::keeper::message::{
     ALREADY_RUNNING, BAD_START_FILE, Ending, NOT_LOCKED, PostmasterSignal, Request,
@@ -18,11 +19,14 @@ use crate::keeper::message::{
 use crate::keeper::start_file::StartFile;
 use crate::logs::tail;
 use crate::postgres::{clone, data, initdb, rewind, server, sql};
+use crate::root::Root;
 
 /// How often something awaited is looked at.
 const PERIOD: Duration = Duration::from_millis(20);
 /// How long a reload may take to be in force.
 const RELOAD_LIMIT: Duration = Duration::from_secs(10);
+/// How long a start waits for the pod's certificates.
+const CERTIFICATES_LIMIT: Duration = Duration::from_secs(10);
 /// How long a walsender may take to show that it has seen a reload, before it is ended: the one
 /// that takes its place has seen it.
 const WALSENDER_LIMIT: Duration = Duration::from_millis(1500);
@@ -93,6 +97,7 @@ async fn start(context: &Context, standby: bool) -> Result<(), Failed> {
     }
     wal::free_timelines(root).map_err(|error| volume(&error))?;
     let installation = installed(context).await?;
+    certificates_are_there(root).await?;
     let pgdata = root.pgdata();
     let signal = pgdata.join("standby.signal");
     if standby {
@@ -127,6 +132,22 @@ async fn start(context: &Context, standby: bool) -> Result<(), Failed> {
         return Err(Failed::because(failure::START_FAILED, "the keeper is gone"));
     }
     started(*state.borrow())
+}
+
+/// A new pod begins without the files that PostgreSQL needs for TLS; the tender writes them as soon
+/// as the Secrets are read.
+async fn certificates_are_there(root: &Root) -> Result<(), Failed> {
+    // The last one that is written.
+    let file = Files::new(root).replication_certificate();
+    let begun = tokio::time::Instant::now();
+    while !file.exists() {
+        if begun.elapsed() > CERTIFICATES_LIMIT {
+            let message = "the certificates of the pod are not there: their Secrets cannot be read";
+            return Err(Failed::because(failure::START_FAILED, message));
+        }
+        tokio::time::sleep(PERIOD).await;
+    }
+    Ok(())
 }
 
 fn started(state: Postmaster) -> Result<(), Failed> {
