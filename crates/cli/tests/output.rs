@@ -57,7 +57,7 @@ fn cluster() -> Cluster {
                 "since": "2026-11-21T04:35:00Z",
             }],
             "humanOptions": [{
-                "action": "kubectl matriarch fencing off c",
+                "action": "kubectl matriarch fencing off c \"*\"",
                 "consequence": "PostgreSQL of the fenced instances starts",
             }],
             "conditions": [{

@@ -74,10 +74,21 @@ pub async fn events(
             reason: event.reason.to_owned(),
             note: Some(note),
             action: event.action.to_owned(),
-            secondary: None,
+            secondary: event.related.as_deref().and_then(|it| related(setup, cluster, it)),
         };
         if let Err(error) = recorder.publish(&published, &reference).await {
             tracing::debug!(cluster = cluster.name(), reason = event.reason, %error, "event lost");
         }
     }
+}
+
+fn related(setup: &Setup, cluster: &Cluster, object: &str) -> Option<ObjectReference> {
+    let (kind, name) = object.split_once('/')?;
+    Some(ObjectReference {
+        api_version: (kind == "Instance").then(|| setup.identity.api_version()),
+        kind: Some(kind.to_owned()),
+        name: Some(name.to_owned()),
+        namespace: Some(cluster.namespace().to_owned()),
+        ..ObjectReference::default()
+    })
 }

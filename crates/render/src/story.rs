@@ -18,10 +18,17 @@ pub struct Event {
     pub action: &'static str,
     /// For a person.
     pub note: String,
+    /// Kind and name, `Instance/NAME`, of what it is about beside the Cluster. Events of one reason
+    /// are counted as one where this is the same, and only the first one's note is kept.
+    pub related: Option<String>,
 }
 
 fn normal(reason: &'static str, action: &'static str, note: String) -> Event {
-    Event { warning: false, reason, action, note }
+    Event { warning: false, reason, action, note, related: None }
+}
+
+fn about(name: &InstanceName, reason: &'static str, action: &'static str, note: String) -> Event {
+    Event { related: Some(format!("Instance/{name}")), ..normal(reason, action, note) }
 }
 
 /// Events about what was started in this pass.
@@ -32,23 +39,25 @@ pub fn events(report: &Report) -> Vec<Event> {
 fn did(did: &Did) -> Option<Event> {
     Some(match did {
         Did::AddInstance(name) => {
-            normal(event::CREATING_INSTANCE, "Create", format!("Creating instance {name}"))
+            about(name, event::CREATING_INSTANCE, "Create", format!("Creating instance {name}"))
         }
         Did::RetireInstance(name) => {
-            normal(event::SCALE_DOWN, "Scale", format!("Removing instance {name}"))
+            about(name, event::SCALE_DOWN, "Scale", format!("Removing instance {name}"))
         }
         Did::ForgetInstance(name) => {
-            normal(event::SCALE_DOWN, "Scale", format!("Instance {name} is removed"))
+            about(name, event::SCALE_DOWN, "Remove", format!("Instance {name} is removed"))
         }
         Did::CreatePod(_) | Did::CreateVolume(_) | Did::CreateSecret(_) => return None,
         Did::ReplacePod(name, why) => {
-            normal(event::UPGRADING_INSTANCE, "Replace", format!("Replacing pod {name}: {why}"))
+            let note = format!("Replacing pod {name}: {why}");
+            about(name, event::UPGRADING_INSTANCE, "Replace", note)
         }
         Did::DeleteVolumes(name) => {
-            normal(event::DELETE_PVCS, "Delete", format!("Deleting the volumes of {name}"))
+            about(name, event::DELETE_PVCS, "Delete", format!("Deleting the volumes of {name}"))
         }
         Did::Restart(name, why) => {
-            normal(event::RESTARTING, "Restart", format!("Restarting PostgreSQL of {name}: {why}"))
+            let note = format!("Restarting PostgreSQL of {name}: {why}");
+            about(name, event::RESTARTING, "Restart", note)
         }
         Did::StartSwitchover { from, to, reason } => {
             let to = to.as_ref().map_or("the best standby", InstanceName::as_str);
@@ -58,34 +67,52 @@ fn did(did: &Did) -> Option<Event> {
                 SwitchoverReason::Volume => "because the primary's volume was deleted",
             };
             let note = format!("Switching over from {from} to {to}, {why}");
-            normal(event::SWITCHING_OVER, "Switchover", note)
+            about(from, event::SWITCHING_OVER, "Switchover", note)
         }
         Did::EndSwitchover { primary } => {
-            normal(event::SWITCHOVER, "Switchover", format!("{primary} is the primary now"))
+            let note = format!("{primary} is the primary now");
+            about(primary, event::SWITCHOVER, "Switchover", note)
         }
         Did::AbandonSwitchover { to, why } => {
-            let to = to.as_ref().map_or("a standby", InstanceName::as_str);
+            let named = to.as_ref().map_or("a standby", InstanceName::as_str);
             Event {
                 warning: true,
                 reason: warning::ACTION_HELD_BACK,
                 action: "Switchover",
-                note: format!("The switchover to {to} was given up: {why}"),
+                note: format!("The switchover to {named} was given up: {why}"),
+                related: to.as_ref().map(|to| format!("Instance/{to}")),
             }
         }
-        Did::SeePrimary { before, now } => normal(
+        Did::SeePrimary { before, now } => about(
+            now,
             event::FAILOVER_TARGET,
             "Failover",
             format!("{now} took over from {before} and is the primary now"),
         ),
-        Did::FreeLease(holder) => normal(
+        Did::FreeLease(holder) => about(
+            holder,
             event::FAILING_OVER,
             "Failover",
             format!("The container of {holder} is proved terminated; its Lease is freed"),
         ),
         Did::RenewSecret(role) => {
-            normal(event::RECREATED, "Renew", format!("Renewing the {} Secret", secret_word(*role)))
+            let note = format!("Renewing the {} Secret", secret_word(*role));
+            normal(event::RECREATED, renewal(*role), note)
         }
     })
+}
+
+/// One word for each, so that none is counted as a repetition of another.
+fn renewal(role: SecretRole) -> &'static str {
+    match role {
+        SecretRole::Authority => "RenewAuthority",
+        SecretRole::ServerAuthority => "RenewServerAuthority",
+        SecretRole::ClientAuthority => "RenewClientAuthority",
+        SecretRole::Server => "RenewServer",
+        SecretRole::Replication => "RenewReplication",
+        SecretRole::Application => "RenewApplication",
+        SecretRole::Superuser => "RenewSuperuser",
+    }
 }
 
 fn secret_word(role: SecretRole) -> &'static str {
@@ -130,7 +157,7 @@ pub fn warnings(report: &Report) -> Vec<Event> {
                 | Block::Blind { .. } => return None,
             };
             let note = entry.message.unwrap_or_default();
-            Some(Event { warning: true, reason, action: "Plan", note })
+            Some(Event { warning: true, reason, action: "Plan", note, related: entry.object })
         })
         .collect()
 }
@@ -320,7 +347,7 @@ pub fn human_options(cluster: &str, report: &Report) -> Vec<HumanOption> {
                 "A new Cluster begins without data",
             )),
             Block::Fenced(_) => options.push(option(
-                format!("kubectl matriarch fencing off {cluster}"),
+                format!("kubectl matriarch fencing off {cluster} \"*\""),
                 "PostgreSQL of the fenced instances starts",
             )),
             Block::Paused => options.push(option(

@@ -178,7 +178,7 @@ impl Sections<'_> {
                     or_dash(&following),
                     state,
                     self.synchrony(&report),
-                    self.membership(&report),
+                    self.membership(instance.name(), &report),
                 ])
             })
             .collect();
@@ -214,8 +214,11 @@ impl Sections<'_> {
         if counts { "quorum" } else { "async" }
     }
 
-    fn membership(&self, report: &InstanceStatus) -> &'static str {
+    fn membership(&self, name: &str, report: &InstanceStatus) -> &'static str {
         let Some(lease) = &self.observed.lease else { return "unknown" };
+        if !self.fence().is_ok_and(|fence| !fence.contains(name)) {
+            return "fenced";
+        }
         let is = |members: &[matriarch_plan::protocol::Member]| {
             members
                 .iter()
