@@ -14,6 +14,7 @@ use tokio::time::sleep;
 
 use crate::figures::{Spread, memory, millis, seconds};
 use crate::load::Load;
+use crate::pauses::Pauses;
 
 const NAME: &str = "cluster-example";
 const READY: Duration = Duration::from_secs(180);
@@ -89,6 +90,8 @@ impl Event {
 /// What one run found.
 struct Run {
     gap: Duration,
+    /// For how long of it the machine itself stood still.
+    paused: Duration,
     /// Rows acknowledged that are gone: none in synchronous mode, counted in asynchronous mode.
     lost: usize,
     budget: Budget,
@@ -98,6 +101,7 @@ struct Run {
 struct Bench {
     machine: Machine,
     operator: Option<Child>,
+    pauses: Pauses,
 }
 
 impl Drop for Bench {
@@ -170,7 +174,7 @@ impl Bench {
         let mut machine = Machine::new("bench", PORT)?;
         machine.up(&["--no-operator", manifest])?;
         machine.wait_for("applied", READY).await?;
-        let mut bench = Self { machine, operator: None };
+        let mut bench = Self { machine, operator: None, pauses: Pauses::watch() };
         bench.start_operator()?;
         bench.machine.wait_for("Ctrl-C stops everything", READY).await?;
         bench.machine.healed(READY).await?;
@@ -215,7 +219,8 @@ impl Bench {
         let Some(end) = tally.gap_ended else { bail!("nothing was written") };
         let began = end.checked_sub(tally.longest_gap).context("a time")?;
         let budget = budget::read(&self.machine.state().join("logs"), began, end)?;
-        Ok(Run { gap: tally.longest_gap, lost: tally.lost.len(), budget })
+        let paused = self.pauses.within(began, end);
+        Ok(Run { gap: tally.longest_gap, paused, lost: tally.lost.len(), budget })
     }
 
     async fn strike(&self, event: Event) -> Result<()> {
@@ -266,17 +271,19 @@ impl Bench {
 fn print_heading() {
     let parts: Vec<&str> = Part::ALL.iter().map(|part| part.name()).collect();
     println!(
-        "Outage in s; the parts of it in ms, first the median of each, then the slowest run's.\n"
+        "Outage in s; of it the machine itself stood still (no program of it ran); the parts of it in \
+         ms, first the median of each, then the slowest run's.\n"
     );
     println!(
-        "| event | load | runs | minimum | median | maximum | goal | rows lost | {} |",
+        "| event | load | runs | minimum | median | maximum | machine stood still, median | in the slowest | goal | rows lost | {} |",
         parts.join(" | ")
     );
-    println!("|{}", "---|".repeat(8 + parts.len()));
+    println!("|{}", "---|".repeat(10 + parts.len()));
 }
 
 fn print_runs(event: Event, load: Load, runs: &[Run]) {
     let spread = Spread::of(runs.iter().map(|run| run.gap));
+    let paused = Spread::of(runs.iter().map(|run| run.paused));
     let slowest = runs.iter().max_by_key(|run| run.gap);
     let parts: Vec<String> = Part::ALL
         .iter()
@@ -290,13 +297,15 @@ fn print_runs(event: Event, load: Load, runs: &[Run]) {
         })
         .collect();
     println!(
-        "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+        "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
         event.name(),
         load.name(),
         spread.count(),
         seconds(spread.minimum()),
         seconds(spread.median()),
         seconds(spread.maximum()),
+        seconds(paused.median()),
+        slowest.map_or("–".to_owned(), |run| seconds(run.paused)),
         seconds(event.goal()),
         runs.iter().map(|run| run.lost).sum::<usize>(),
         parts.join(" | ")

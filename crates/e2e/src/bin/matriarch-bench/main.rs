@@ -3,6 +3,7 @@
 mod failover;
 mod figures;
 mod load;
+mod pauses;
 
 use std::process::ExitCode;
 
