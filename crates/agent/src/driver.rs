@@ -122,8 +122,10 @@ pub struct Driver {
     told: Option<(matriarch_plan::protocol::Observation, tokio::time::Instant)>,
     looking: bool,
     look_again: bool,
-    /// Questions that wait for a look which began after them.
+    /// Questions that wait for the next look, and those that the running one answers: it began
+    /// after them.
     asked: Vec<IncomingQuestion>,
+    answering: Vec<IncomingQuestion>,
     terminating: bool,
     writes: u32,
     /// Holder and term of the Lease that was sent last.
@@ -197,6 +199,7 @@ impl Driver {
             looking: false,
             look_again: false,
             asked: Vec::new(),
+            answering: Vec::new(),
             terminating: false,
             writes: 0,
             sent: (String::new(), 0),
@@ -298,13 +301,11 @@ impl Driver {
             Input::Seen(seen) => {
                 self.looking = false;
                 self.saw(*seen)?;
-                if std::mem::take(&mut self.look_again) {
-                    // This look may have begun before the question.
-                    self.look();
-                    return Ok(());
-                }
-                for incoming in std::mem::take(&mut self.asked) {
+                for incoming in std::mem::take(&mut self.answering) {
                     self.hear(incoming)?;
+                }
+                if std::mem::take(&mut self.look_again) {
+                    self.look();
                 }
                 Ok(())
             }
@@ -389,6 +390,7 @@ impl Driver {
             return;
         }
         self.looking = true;
+        self.answering.append(&mut self.asked);
         let (context, inputs) = (self.context.clone(), self.inputs.clone());
         let stopping = self.doing == Doing::Stopping;
         tokio::spawn(async move {
