@@ -28,7 +28,13 @@ fn normal(reason: &'static str, action: &'static str, note: String) -> Event {
 }
 
 fn about(name: &InstanceName, reason: &'static str, action: &'static str, note: String) -> Event {
-    Event { related: Some(format!("Instance/{name}")), ..normal(reason, action, note) }
+    Event { related: instance(name), ..normal(reason, action, note) }
+}
+
+/// Kind and name, as `related` and `object` give them.
+#[expect(clippy::unnecessary_wraps, reason = "both fields are optional, and no object is None")]
+fn instance(name: &InstanceName) -> Option<String> {
+    Some(format!("Instance/{name}"))
 }
 
 /// Events about what was started in this pass.
@@ -80,7 +86,7 @@ fn did(did: &Did) -> Option<Event> {
                 reason: warning::ACTION_HELD_BACK,
                 action: "Switchover",
                 note: format!("The switchover to {named} was given up: {why}"),
-                related: to.as_ref().map(|to| format!("Instance/{to}")),
+                related: to.as_ref().and_then(instance),
             }
         }
         Did::SeePrimary { before, now } => about(
@@ -181,7 +187,6 @@ pub fn blocked_by(report: &Report) -> Vec<BlockedBy> {
 }
 
 fn block_entry(block: &Block) -> BlockedBy {
-    let instance = |name: &InstanceName| Some(format!("Instance/{name}"));
     match block {
         Block::Spec(finding) => {
             entry(blocked::INVALID_SPEC, None, format!("{}: {}", finding.path, finding.message))
@@ -256,7 +261,6 @@ fn list<'a>(names: impl IntoIterator<Item = &'a InstanceName>) -> String {
 }
 
 fn wait_entry(wait: &Wait) -> BlockedBy {
-    let instance = |name: &InstanceName| Some(format!("Instance/{name}"));
     match wait {
         Wait::Sight { what } => {
             entry(blocked::UNKNOWN_STATE, None, format!("Cannot be read: {what}"))

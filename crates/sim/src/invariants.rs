@@ -70,6 +70,10 @@ impl World {
         self.directory(pod).map(crate::postgres::Directory::flushed_place)
     }
 
+    fn incarnation(&self, pod: usize) -> u64 {
+        self.directory(pod).map_or(0, |directory| directory.incarnation)
+    }
+
     /// I7.
     pub(crate) fn check_single_postmaster(&mut self, pod: usize) {
         let volume = self.pods[pod].volume;
@@ -122,7 +126,7 @@ impl World {
     /// under names with which it acknowledges nothing alone (seed 917), or in the window of rule 6
     /// (seed 945). What it acknowledges is judged all the same.
     fn is_former(&self, pod: usize) -> bool {
-        let own = self.directory(pod).map_or(0, |directory| directory.incarnation);
+        let own = self.incarnation(pod);
         let another = self.judge.holder.is_some_and(|holder| holder != own);
         let thawed = self.thawed_lately(pod) && self.promised_by(pod) < 2;
         another && (thawed || !self.may_acknowledge_alone(pod))
@@ -146,7 +150,7 @@ impl World {
     /// Rule 6: a machine that has just thawed.
     fn thawed_lately(&self, pod: usize) -> bool {
         let machine = &self.machines[self.pods[pod].machine];
-        let own = self.directory(pod).map_or(0, |directory| directory.incarnation);
+        let own = self.incarnation(pod);
         machine.thawed.is_some_and(|(at, clock_ran)| {
             // What it has of F when it cannot renew (seed 1212).
             let renewed = self.judge.renewed.get(&own).is_some_and(|renewed| *renewed > at);
@@ -193,7 +197,7 @@ impl World {
         if self.judge.writer == Some((pod, run)) {
             return self.promised_copies();
         }
-        let own = self.directory(pod).map_or(0, |directory| directory.incarnation);
+        let own = self.incarnation(pod);
         self.judge.promises.get(&own).copied().unwrap_or(0)
     }
 
