@@ -358,7 +358,8 @@ impl Driver {
         self.feed(Event::Finished { operation, outcome })
     }
 
-    /// The protocol hears of the directive once there are certificates: nothing starts without.
+    /// The protocol hears of a directive once there are certificates, because a clone needs them at
+    /// once. A start from the ledger alone waits for them by itself (`operation::start`).
     fn directive(&mut self) -> Result<(), Error> {
         let Some(known) = self.context.known.borrow().clone() else { return Ok(()) };
         crate::logs::set_level(&known.spec.log_level);

@@ -21,8 +21,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 
+use crate::container;
 use crate::root::Root;
-use matriarch_plan::protocol::{Keeper as RuleFive, KeeperCommand, KeeperEvent};
+use matriarch_plan::protocol::{ContainerId, Keeper as RuleFive, KeeperCommand, KeeperEvent};
 use message::{BootTime, Ending, Notice, Request, SIZE};
 use processes::DirectoryId;
 use start_file::StartFile;
@@ -84,11 +85,18 @@ pub enum Error {
 /// Runs until PostgreSQL has stopped and the pod may end.
 #[must_use]
 pub fn run(options: KeeperOptions) -> ExitCode {
-    match Keeper::begin(options).and_then(|mut keeper| keeper.serve()) {
+    let (root, id) = (options.root.clone(), container::new_id());
+    if let Err(error) = container::write_last_words(&root, &id, None) {
+        say("warning", &format!("the end of this container cannot be proved: {error}"));
+    }
+    match Keeper::begin(options, id.clone()).and_then(|mut keeper| keeper.serve()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let source = std::error::Error::source(&error).map(ToString::to_string);
-            say("error", &format!("{error}: {}", source.unwrap_or_default()));
+            let reason = format!("{error}: {}", source.unwrap_or_default());
+            say("error", &reason);
+            // It stands in the log already.
+            let _unheard = container::write_last_words(&root, &id, Some(&reason));
             ExitCode::FAILURE
         }
     }
@@ -144,6 +152,7 @@ struct Agent {
 
 struct Keeper {
     options: KeeperOptions,
+    container: ContainerId,
     children: UnixStream,
     termination: UnixStream,
     postmaster: Option<Postmaster>,
@@ -180,7 +189,7 @@ fn drained(mut stream: &UnixStream) -> bool {
 }
 
 impl Keeper {
-    fn begin(options: KeeperOptions) -> Result<Self, Error> {
+    fn begin(options: KeeperOptions, container: ContainerId) -> Result<Self, Error> {
         let children = signal_stream(&[SIGCHLD])?;
         let termination = signal_stream(&[SIGTERM, SIGINT])?;
         let own = rustix::process::getpid();
@@ -191,6 +200,7 @@ impl Keeper {
         }
         Ok(Self {
             options,
+            container,
             children,
             termination,
             postmaster: None,
@@ -287,6 +297,7 @@ impl Keeper {
         };
         let child = Command::new(program)
             .args(arguments)
+            .envs([container::variable(&self.container)])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()?;
         let Some(pid) = pid_of(child.id()) else { return Err(ErrorKind::Other.into()) };

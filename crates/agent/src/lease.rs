@@ -200,20 +200,14 @@ fn version_of(lease: &Lease) -> Option<Version> {
 }
 
 fn record_of(lease: &Lease, identity: Identity) -> LeaseRecord {
-    let spec = lease.spec.clone().unwrap_or_default();
-    let present = lease.metadata.annotations.clone().unwrap_or_default();
-    let annotations = ANNOTATIONS
-        .iter()
-        .filter_map(|suffix| {
-            present.get(&identity.key(suffix)).map(|value| ((*suffix).to_owned(), value.clone()))
-        })
-        .collect();
-    LeaseRecord {
-        holder_identity: spec.holder_identity.unwrap_or_default(),
-        transitions: u64::try_from(spec.lease_transitions.unwrap_or(0)).unwrap_or(0),
-        duration_seconds: u32::try_from(spec.lease_duration_seconds.unwrap_or(0)).unwrap_or(0),
-        annotations,
-    }
+    let spec = lease.spec.as_ref();
+    LeaseRecord::of_object(
+        spec.and_then(|spec| spec.holder_identity.as_deref()),
+        spec.and_then(|spec| spec.lease_transitions),
+        spec.and_then(|spec| spec.lease_duration_seconds),
+        lease.metadata.annotations.iter().flatten(),
+        &identity.key(""),
+    )
 }
 
 #[cfg(test)]

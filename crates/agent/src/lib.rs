@@ -8,6 +8,7 @@
 pub mod access;
 pub mod certificates;
 pub mod configuration;
+pub mod container;
 pub mod driver;
 pub mod endpoint;
 pub mod error;
@@ -77,7 +78,7 @@ pub async fn run(options: AgentOptions) -> Result<(), Error> {
     let config = plan::Config {
         name: plan::InstanceName(options.instance.clone()),
         pod_uid: plan::PodUid(options.pod_uid.clone()),
-        container_id: plan::ContainerId(container_id()),
+        container_id: container::given().ok_or(Error::KeeperGone)?,
         address: plan::Address {
             host: options.address.to_string(),
             postgres_port: options::POSTGRES_PORT,
@@ -125,18 +126,6 @@ fn incarnation(root: &Root) -> Result<Option<String>, data::Error> {
     let made = data::new_incarnation();
     data::adopt(root, &made)?;
     Ok(Some(made))
-}
-
-/// What tells the container's lives apart: the keeper is started once in each.
-fn container_id() -> String {
-    let keeper = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
-    let path = Root::processes().join(keeper.to_string()).join("stat");
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let started = text
-        .get(text.rfind(')').map_or(0, |at| at + 2)..)
-        .and_then(|rest| rest.split(' ').nth(19).map(ToOwned::to_owned))
-        .unwrap_or_default();
-    format!("keeper-{keeper}-{started}")
 }
 
 /// Starts everything that runs beside the loop.

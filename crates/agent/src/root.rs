@@ -98,6 +98,12 @@ impl Root {
         self.join("controller/certificates")
     }
 
+    /// Where kubelet reads the container's last words: `terminationMessagePath`'s default.
+    #[must_use]
+    pub fn termination_log(&self) -> PathBuf {
+        self.join("dev/termination-log")
+    }
+
     /// PostgreSQL's log files, read and removed by the agent.
     #[must_use]
     pub fn log(&self) -> PathBuf {

@@ -11,8 +11,9 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use matriarch_api::causes::chain;
-use matriarch_api::{Cluster, Identity, Instance, names};
-use matriarch_plan::protocol::{Lease, LeaseRecord};
+use matriarch_api::{Cluster, Instance, names};
+use matriarch_plan::protocol::Lease;
+use matriarch_render::lease_record;
 
 use crate::error::Error;
 use crate::session::Session;
@@ -95,7 +96,7 @@ impl Observed {
         let budgets = budgets.map_err(|error| note(Part::Budgets, error));
         let budgets = budgets.map_or_else(|()| Vec::new(), |list| list.items);
         let lease = lease.map_err(|error| note(Part::Lease, error)).unwrap_or_default();
-        let lease = match lease.map(|lease| decode(&lease, session.identity)) {
+        let lease = match lease.map(|lease| lease_record(&lease, session.identity).decode()) {
             None => None,
             Some(Ok(lease)) => lease,
             Some(Err(error)) => {
@@ -106,26 +107,6 @@ impl Observed {
         };
         Ok(Self { now: Timestamp::now(), cluster, instances, pods, lease, budgets, unread, errors })
     }
-}
-
-/// The Lease as the protocol reads it; none while it is empty.
-fn decode(
-    lease: &LeaseObject,
-    identity: Identity,
-) -> Result<Option<Lease>, matriarch_plan::protocol::LeaseError> {
-    let spec = lease.spec.clone().unwrap_or_default();
-    let prefix = identity.key("");
-    let annotations = lease.annotations().iter();
-    let record = LeaseRecord {
-        holder_identity: spec.holder_identity.unwrap_or_default(),
-        transitions: u64::try_from(spec.lease_transitions.unwrap_or_default()).unwrap_or_default(),
-        duration_seconds: u32::try_from(spec.lease_duration_seconds.unwrap_or_default())
-            .unwrap_or_default(),
-        annotations: annotations
-            .filter_map(|(key, value)| Some((key.strip_prefix(&prefix)?.to_owned(), value.clone())))
-            .collect(),
-    };
-    record.decode()
 }
 
 /// The last events about a cluster, oldest first: when, reason, note.

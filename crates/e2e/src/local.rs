@@ -50,6 +50,8 @@ pub enum Victim {
     Agent,
     /// Both.
     Both,
+    /// Process 1: nothing of the container is left.
+    Keeper,
 }
 
 impl Machine {
@@ -299,6 +301,7 @@ impl Machine {
                 processes::signal(agent()?, signal);
                 processes::signal(postmaster()?, signal);
             }
+            Victim::Keeper => processes::signal(&pod.keeper, signal),
         }
         Ok(())
     }

@@ -165,8 +165,8 @@ impl Executor<'_> {
             Action::DeletePod { instance, guard } => {
                 self.delete(what, &self.pods(), instance.as_str(), guard).await
             }
-            Action::FreeLease { guard, incarnation, .. } => {
-                let patch = objects::lease::free(owner, guard, incarnation);
+            Action::FreeLease { guard, record, .. } => {
+                let patch = objects::lease::free(owner, guard, record);
                 self.merge(what, &self.leases(), &names::lease(owner.name()), &patch).await
             }
         }

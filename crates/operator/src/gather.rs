@@ -1,7 +1,7 @@
 //! Reads everything that a pass rests on, anew from the API: no cache that could be stale
 //! (reliability.md §1.2). What cannot be read is unknown, and why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -52,7 +52,8 @@ pub async fn read_without_secrets(client: &Client, owner: &Owner<'_>, now_ms: i6
         get(&leases, &lease_name),
         read_stateless(client, owner),
     );
-    Objects { now_ms, instances, pods, claims, lease, stateless, secrets: BTreeMap::new() }
+    let (ended, secrets) = (BTreeSet::new(), BTreeMap::new());
+    Objects { now_ms, instances, pods, claims, lease, ended, stateless, secrets }
 }
 
 async fn list<K>(api: &Api<K>, params: &ListParams) -> Result<Vec<K>, String>

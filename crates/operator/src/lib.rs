@@ -14,6 +14,7 @@ use matriarch_api::Identity;
 pub mod gather;
 pub mod pki;
 
+mod ended;
 mod execute;
 mod kinds;
 mod leader;

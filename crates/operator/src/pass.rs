@@ -16,6 +16,7 @@ use matriarch_render::status::{self, Outcome};
 use matriarch_render::{observe, resolve, story};
 
 use crate::Options;
+use crate::ended::Ended;
 use crate::execute::Executor;
 use crate::gather;
 use crate::metrics::{Metrics, PassOutcome};
@@ -37,6 +38,7 @@ pub struct Passes {
     recorder: Recorder,
     /// What failed in the last pass, by cluster: shown in status until it succeeds.
     failed: Mutex<BTreeMap<String, Vec<String>>>,
+    ended: Ended,
 }
 
 /// A pass could not be carried through.
@@ -52,9 +54,16 @@ pub enum Error {
 
 impl Passes {
     /// Nothing has been done yet.
-    pub fn new(client: Client, options: Options, metrics: Metrics, recorder: Recorder) -> Self {
+    pub fn new(
+        client: Client,
+        options: Options,
+        metrics: Metrics,
+        recorder: Recorder,
+        ended: Ended,
+    ) -> Self {
         let setup = options.setup();
-        Self { client, options, setup, metrics, recorder, failed: Mutex::new(BTreeMap::new()) }
+        let failed = Mutex::new(BTreeMap::new());
+        Self { client, options, setup, metrics, recorder, failed, ended }
     }
 
     /// One pass.
@@ -93,7 +102,8 @@ impl Passes {
         let owner = Owner { setup, cluster: &cluster };
         let now_ms = Timestamp::now().as_millisecond();
         let mut resolved = resolve(&owner);
-        let objects = gather::read(&self.client, &owner, &resolved, now_ms).await;
+        let mut objects = gather::read(&self.client, &owner, &resolved, now_ms).await;
+        objects.ended = self.ended.of(&key);
         resolved.note_versions(&objects.secrets);
         let world = observe(&owner, &resolved, &objects);
         let plan = plan(&world);
@@ -184,6 +194,7 @@ impl Passes {
     fn forget(&self, key: &str) {
         self.remember(key, Vec::new());
         self.metrics.forget(key);
+        self.ended.forget(key);
     }
 }
 

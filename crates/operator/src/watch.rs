@@ -28,6 +28,7 @@ use matriarch_api::{Cluster, Identity, Instance};
 use tokio::sync::watch;
 
 use crate::Options;
+use crate::ended::Ended;
 use crate::metrics::Metrics;
 use crate::pass::{Passes, after_error};
 
@@ -73,8 +74,11 @@ pub async fn run(client: Client, options: &Options, metrics: Metrics, shutdown: 
     let identity = options.identity;
     let reporter = Reporter { controller: identity.operator_name().to_owned(), instance: None };
     let recorder = Recorder::new(client.clone(), reporter);
-    let passes = Arc::new(Passes::new(client.clone(), options.clone(), metrics, recorder));
+    let ended = Ended::default();
+    let passes = Passes::new(client.clone(), options.clone(), metrics, recorder, ended.clone());
+    let passes = Arc::new(passes);
     let source = Source {
+        ended,
         client,
         namespace: options.namespace.clone(),
         identity,
@@ -103,6 +107,7 @@ pub async fn run(client: Client, options: &Options, metrics: Metrics, shutdown: 
 }
 
 struct Source {
+    ended: Ended,
     client: Client,
     namespace: Option<String>,
     identity: Identity,
@@ -146,7 +151,7 @@ impl Source {
         controller = self.watch_metadata::<EndpointSlice>(controller);
         controller = self.watch_metadata::<PodDisruptionBudget>(controller);
         controller = self.watch_metadata::<PersistentVolumeClaim>(controller);
-        controller = self.watch_metadata::<Pod>(controller);
+        controller = self.watch_pods(controller);
         if self.secrets {
             controller = self.watch_metadata::<Secret>(controller);
         }
@@ -162,6 +167,19 @@ impl Source {
         controller.watches(leases, self.config(), move |lease: Lease| {
             let news = is_news(&seen, &lease, identity);
             owner_of(&lease, &key, identity).filter(|_| news)
+        })
+    }
+
+    /// Pods as a whole: how their containers ended is in their status.
+    fn watch_pods(&self, controller: Controller<Cluster>) -> Controller<Cluster> {
+        let key = Label::Cluster.key(self.identity);
+        let (identity, ended) = (self.identity, self.ended.clone());
+        let pods: Api<Pod> = self.builtin();
+        controller.watches(pods, self.config(), move |pod: Pod| {
+            let owner = owner_of(&pod, &key, identity)?;
+            let namespace = owner.namespace.as_deref().unwrap_or_default();
+            ended.note(&format!("{namespace}/{}", owner.name), &pod);
+            Some(owner)
         })
     }
 

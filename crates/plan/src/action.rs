@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::memory::Memory;
+use crate::protocol::LeaseRecord;
 use crate::report::Report;
 use crate::world::{Identity, InstanceName, Object, PodRole, SecretRole};
 
@@ -186,8 +187,8 @@ pub enum Action {
         guard: Identity,
         /// Who held it.
         holder: InstanceName,
-        /// Id of the holder's data directory.
-        incarnation: String,
+        /// What it is to say.
+        record: LeaseRecord,
     },
 }
 

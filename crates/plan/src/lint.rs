@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::action::{Action, Plan, VolumeRole};
 use crate::seen::Seen;
 use crate::spec::{SecretSource, Wanted};
-use crate::world::{Identity, Instance, InstanceName, PodRole, SecretRole, World};
+use crate::world::{
+    EndedContainer, Identity, Instance, InstanceName, Pod, PodRole, SecretRole, World,
+};
 
 /// One broken rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,8 +174,12 @@ fn check_free(world: &World, guard: &Identity, holder: &InstanceName, findings: 
         let pod = world.instances.get(holder).and_then(|i| i.pod.known());
         lease.identity == *guard
             && lease.holder.as_ref() == Some(holder)
-            && lease.container.as_ref().is_some_and(|container| {
-                pod.is_some_and(|pod| pod.terminated.contains(container) && !pod.running)
+            && lease.state.as_ref().and_then(|state| state.holder.as_ref()).is_some_and(|named| {
+                let runs = |pod: &Pod| pod.identity.uid == named.pod_uid.0 && pod.running;
+                let ended = |end: &EndedContainer| {
+                    end.container == named.container_id && end.pod == named.pod_uid
+                };
+                world.ended.iter().any(ended) && !pod.is_some_and(runs)
             })
     });
     findings.require(proved, "rule 20", || {

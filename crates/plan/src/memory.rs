@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::LeaseMark;
 use crate::world::InstanceName;
 
 /// What the cluster remembers. Losing it (a restored namespace) is survived: `steps::bootstrap`
@@ -26,6 +27,9 @@ pub struct Memory {
     /// The last holder of the Lease that was seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_primary: Option<InstanceName>,
+    /// The last Lease that was no older state which somebody restored (rule 7b).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseMark>,
 }
 
 /// What is remembered of an instance.

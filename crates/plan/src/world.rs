@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::Directive;
 use crate::memory::Memory;
+use crate::protocol::{ContainerId, PodUid};
 use crate::seen::Seen;
 use crate::spec::Wanted;
 
@@ -57,6 +58,8 @@ pub struct World {
     pub requested_primary: Option<InstanceName>,
     /// The cluster's Lease.
     pub lease: Seen<Lease>,
+    /// Containers whose end kubelet has reported, also of pods that are gone since.
+    pub ended: BTreeSet<EndedContainer>,
     /// Kinds that could not be listed: of these nothing is known, not even that it is absent.
     pub blind: BTreeMap<Kind, String>,
     /// Every instance of which anything is there or remembered.
@@ -65,6 +68,15 @@ pub struct World {
     pub objects: BTreeMap<Object, Seen<ObjectFacts>>,
     /// Secrets.
     pub secrets: BTreeMap<SecretRole, Seen<SecretFacts>>,
+}
+
+/// A container that has ended: the kubelet said so, and named it (rule 20).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EndedContainer {
+    /// Its pod.
+    pub pod: PodUid,
+    /// The id that its keeper gave itself.
+    pub container: ContainerId,
 }
 
 /// Kinds that are listed at each pass.
@@ -152,6 +164,8 @@ pub struct Report {
     pub system_id: Option<String>,
     /// Timeline of the data directory.
     pub timeline: Option<u32>,
+    /// Highest term of the Lease that it has obeyed.
+    pub term: u64,
     /// Secret → version in use.
     pub secret_versions: BTreeMap<String, String>,
 }
@@ -226,8 +240,6 @@ pub struct Pod {
     pub ready: bool,
     /// Its container runs.
     pub running: bool,
-    /// Ids of containers that kubelet reports as terminated.
-    pub terminated: BTreeSet<String>,
     /// What it was made from (`Spec::pod_stamp` of then).
     pub stamp: String,
     /// `Spec::restarted_at` of when it was made.
@@ -272,10 +284,8 @@ pub struct Lease {
     pub identity: Identity,
     /// Who holds it.
     pub holder: Option<InstanceName>,
-    /// Id of the holder's data directory.
-    pub incarnation: Option<String>,
-    /// The holder's container.
-    pub container: Option<String>,
+    /// As the agents read it; none while it is empty.
+    pub state: Option<crate::protocol::Lease>,
     /// How often it changed hands.
     pub term: u64,
     /// It was filled once: it names a cohort.

@@ -10,9 +10,10 @@ use matriarch_api::instance::{InstanceRole, InstanceState, InstanceStatus};
 use matriarch_api::labels::{self, Label};
 use matriarch_api::{Instance as InstanceObject, names, phases};
 use matriarch_plan::action::VolumeRole;
+use matriarch_plan::protocol::{self, ContainerId, LeaseRecord, PodUid};
 use matriarch_plan::world::{
-    DirectiveFacts, Identity, Instance, Kind, Lease, Object, ObjectFacts, Outcome, Pod, PodRole,
-    Report, Role, SecretFacts, SecretRole, Stall, State, Volume,
+    DirectiveFacts, EndedContainer, Identity, Instance, Kind, Lease, Object, ObjectFacts, Outcome,
+    Pod, PodRole, Report, Role, SecretFacts, SecretRole, Stall, State, Volume,
 };
 use matriarch_plan::{InstanceName, Memory, Seen, World};
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,8 @@ pub struct Objects {
     pub claims: Result<Vec<PersistentVolumeClaim>, String>,
     /// The Lease.
     pub lease: Seen<LeaseObject>,
+    /// Containers of pods that are gone, whose end kubelet had reported.
+    pub ended: BTreeSet<EndedContainer>,
     /// Objects without state, as JSON.
     pub stateless: BTreeMap<Object, Seen<Value>>,
     /// Secrets, judged by who may read keys.
@@ -64,6 +67,7 @@ pub fn observe(owner: &Owner<'_>, resolved: &Resolved, objects: &Objects) -> Wor
         wanted: resolved.wanted.clone(),
         requested_primary: requested_primary(owner),
         lease: lease(owner, &objects.lease),
+        ended: objects.pods.iter().flatten().flat_map(ended).chain(objects.ended.clone()).collect(),
         blind,
         instances: instances(owner, resolved, objects, &memory),
         objects: stateless(owner, resolved, objects, &memory),
@@ -121,6 +125,21 @@ fn metadata_conforms(wanted: &Value, metadata: &ObjectMeta) -> bool {
     conforms(wanted, &live) && (owned || !has_owner)
 }
 
+/// What a Lease says to the protocol.
+pub fn lease_record(
+    object: &LeaseObject,
+    identity: matriarch_api::identity::Identity,
+) -> LeaseRecord {
+    let spec = object.spec.as_ref();
+    LeaseRecord::of_object(
+        spec.and_then(|spec| spec.holder_identity.as_deref()),
+        spec.and_then(|spec| spec.lease_transitions),
+        spec.and_then(|spec| spec.lease_duration_seconds),
+        object.metadata.annotations.iter().flatten(),
+        &identity.key(""),
+    )
+}
+
 fn lease(owner: &Owner<'_>, seen: &Seen<LeaseObject>) -> Seen<Lease> {
     let object = match seen {
         Seen::Known(object) => object,
@@ -131,50 +150,21 @@ fn lease(owner: &Owner<'_>, seen: &Seen<LeaseObject>) -> Seen<Lease> {
     if is_going(owner, &object.metadata) {
         return Seen::Unknown { why: "it is being deleted, or of an earlier cluster".to_owned() };
     }
-    let spec = object.spec.clone().unwrap_or_default();
-    let annotation = |name: &str| {
-        let key = owner.setup.identity.key(name);
-        let text = object.metadata.annotations.as_ref()?.get(&key)?;
-        Some(serde_json::from_str::<Value>(text))
+    let record = lease_record(object, owner.setup.identity);
+    let state = match record.decode() {
+        Ok(state) => state,
+        Err(error) => return Seen::Unknown { why: error.to_string() },
     };
-    let mut cohort = BTreeSet::new();
-    let mut filled = false;
-    for list in ["cohort", "stragglers"] {
-        match annotation(list) {
-            None => {}
-            Some(Ok(Value::Array(members))) => {
-                filled |= list == "cohort" && !members.is_empty();
-                let names = members.iter().filter_map(|member| member["name"].as_str());
-                cohort.extend(names.map(|name| InstanceName(name.to_owned())));
-            }
-            Some(_) => {
-                return Seen::Unknown { why: format!("its annotation {list} cannot be read") };
-            }
-        }
-    }
-    let quorum = match annotation("quorum") {
-        None => BTreeSet::new(),
-        Some(Ok(quorum)) => {
-            let of = quorum["of"].as_array().into_iter().flatten();
-            of.filter_map(|it| it.as_str().map(str::to_owned)).collect()
-        }
-        Some(Err(_)) => {
-            return Seen::Unknown { why: "its annotation quorum cannot be read".to_owned() };
-        }
-    };
-    let holder = spec.holder_identity.filter(|holder| !holder.is_empty()).map(InstanceName);
-    let process = annotation("holder").and_then(Result::ok);
-    let of_process =
-        |field: &str| process.as_ref().and_then(|holder| holder[field].as_str()).map(str::to_owned);
+    let name = |name: &protocol::InstanceName| InstanceName(name.0.clone());
+    let quorum = state.iter().filter_map(|lease| lease.quorum.as_ref());
     Seen::Known(Lease {
         identity: identity(&object.metadata),
-        holder: holder.filter(|_| filled),
-        incarnation: of_process("incarnation"),
-        container: of_process("container_id"),
-        term: u64::try_from(spec.lease_transitions.unwrap_or_default()).unwrap_or_default(),
-        filled,
-        cohort,
-        quorum,
+        holder: state.as_ref().and_then(|lease| lease.holder.as_ref()).map(|it| name(&it.name)),
+        term: record.transitions,
+        filled: state.is_some(),
+        cohort: state.iter().flat_map(|lease| lease.everyone()).map(|it| name(&it.name)).collect(),
+        quorum: quorum.flat_map(|quorum| &quorum.of).map(|it| it.0.clone()).collect(),
+        state,
     })
 }
 
@@ -306,6 +296,7 @@ fn report(status: Option<&InstanceStatus>, pod: &Seen<Pod>) -> Seen<Report> {
         incarnation: status.incarnation.clone(),
         system_id: status.system_id.clone(),
         timeline: status.timeline,
+        term: status.term.unwrap_or_default(),
         secret_versions: status.secret_versions.clone(),
     };
     match pod {
@@ -340,7 +331,6 @@ fn pod(owner: &Owner<'_>, resolved: &Resolved, object: &PodObject) -> Pod {
         running: container
             .and_then(|container| container.state.as_ref())
             .is_some_and(|state| state.running.is_some()),
-        terminated: container.map(terminated).unwrap_or_default(),
         stamp: annotation(&owner.annotation(Annotation::Hash)).unwrap_or_default(),
         restarted_at: annotation(RESTARTED_AT),
         role: match label(&owner.label(Label::InstanceRole)) {
@@ -357,19 +347,19 @@ fn pod(owner: &Owner<'_>, resolved: &Resolved, object: &PodObject) -> Pod {
     }
 }
 
-/// Ids of containers that have terminated, with and without the name of the runtime before them.
-fn terminated(container: &ContainerStatus) -> BTreeSet<String> {
-    let mut ids = BTreeSet::new();
-    for state in [container.state.as_ref(), container.last_state.as_ref()].into_iter().flatten() {
-        let Some(id) = state.terminated.as_ref().and_then(|end| end.container_id.as_ref()) else {
-            continue;
-        };
-        ids.insert(id.clone());
-        if let Some((_, bare)) = id.split_once("://") {
-            ids.insert(bare.to_owned());
-        }
-    }
-    ids
+/// Containers of a pod whose end kubelet reports: by the keeper's own id, which kubelet reads from
+/// the file of exactly that container.
+pub fn ended(pod: &PodObject) -> Vec<EndedContainer> {
+    let uid = PodUid(pod.metadata.uid.clone().unwrap_or_default());
+    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    statuses
+        .filter(|status| status.name == names::POSTGRES_CONTAINER)
+        .flat_map(|status| [status.state.as_ref(), status.last_state.as_ref()])
+        .flatten()
+        .filter_map(|state| state.terminated.as_ref()?.message.as_deref())
+        .filter_map(ContainerId::from_last_words)
+        .map(|container| EndedContainer { pod: uid.clone(), container })
+        .collect()
 }
 
 /// Why the container does not start, if it is more than a matter of seconds.

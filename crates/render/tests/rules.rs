@@ -44,6 +44,7 @@ fn nothing_read() -> Objects {
         pods: Ok(Vec::new()),
         claims: Ok(Vec::new()),
         lease: Seen::Absent,
+        ended: std::collections::BTreeSet::new(),
         stateless: BTreeMap::new(),
         secrets: BTreeMap::new(),
     }

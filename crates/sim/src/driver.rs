@@ -51,6 +51,7 @@ impl World {
         let taken = (0..self.pods.len()).any(|other| {
             other != pod
                 && self.pods[other].volume == volume
+                && !self.volumes[volume].unlocked
                 && self.pods[other]
                     .container
                     .as_ref()

@@ -535,7 +535,7 @@ impl World {
         }
     }
 
-    fn exclude(&mut self, serial: u32, excluded: bool) {
+    pub(crate) fn exclude(&mut self, serial: u32, excluded: bool) {
         if let Some(instance) = self.api.instances.get_mut(&serial) {
             instance.excluded = excluded;
             self.api.directives += 1;

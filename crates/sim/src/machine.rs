@@ -113,6 +113,8 @@ impl Machine {
 #[derive(Debug, Default)]
 pub(crate) struct Volume {
     pub(crate) lost: bool,
+    /// Two pods can have it: their lock does not reach from machine to machine.
+    pub(crate) unlocked: bool,
     pub(crate) directory: Option<Directory>,
     /// Directories that were moved aside: who, and up to where.
     pub(crate) aside: Vec<(u64, Place)>,

@@ -72,42 +72,54 @@ pub(crate) fn hunt(mutant: Mutant, limit: u64) -> Verdict {
     Verdict { mutant, found: None }
 }
 
-/// Hunts all mutants and prints the table; true if all were found.
-pub(crate) fn table(limit: u64, threads: u64, print: &mut dyn FnMut(String)) -> bool {
+fn name(mutant: Mutant) -> String {
+    match mutant {
+        Mutant::Clause(mutation) => format!("{mutation:?}"),
+        Mutant::Model(mutant) => format!("model: {mutant:?}"),
+    }
+}
+
+/// `told` without the clause or rule of the model that is named so.
+///
+/// # Errors
+/// The names, if there is no such mutant.
+pub(crate) fn without(wanted: &str, told: Variation) -> Result<Variation, String> {
     let all = mutants();
-    let next = AtomicUsize::new(0);
-    let mut verdicts: Vec<(usize, Verdict)> = Vec::new();
+    let found = all.iter().find(|mutant| name(**mutant) == wanted);
+    found.map(|mutant| Variation { told: told.told, ..variation(*mutant) }).ok_or_else(|| {
+        let names: Vec<String> = all.iter().map(|mutant| name(*mutant)).collect();
+        format!("no clause {wanted}; there are: {}", names.join(", "))
+    })
+}
+
+/// Hunts all mutants whose name contains `only` and prints what was found, each as soon as it is
+/// known; true if all were found.
+pub(crate) fn table(only: &str, limit: u64, threads: u64, print: &(dyn Fn(String) + Sync)) -> bool {
+    let all: Vec<Mutant> =
+        mutants().into_iter().filter(|mutant| name(*mutant).contains(only)).collect();
+    let (next, found) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let work = || {
+        while let Some(&mutant) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let verdict = hunt(mutant, limit);
+            let name = name(verdict.mutant);
+            match &verdict.found {
+                Some((place, invariant)) => {
+                    found.fetch_add(1, Ordering::Relaxed);
+                    print(format!("{name:<34} {invariant:<9} {place}"));
+                }
+                None => print(format!("{name:<34} NOT FOUND in the schedules and {limit} seeds")),
+            }
+        }
+    };
     thread::scope(|scope| {
-        let work = || {
-            let mut done = Vec::new();
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(&mutant) = all.get(index) else { return done };
-                done.push((index, hunt(mutant, limit)));
-            }
-        };
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        for worker in workers {
-            match worker.join() {
-                Ok(done) => verdicts.extend(done),
-                Err(cause) => std::panic::resume_unwind(cause),
-            }
+        for _ in 0..threads {
+            scope.spawn(work);
         }
     });
-    verdicts.sort_by_key(|(index, _)| *index);
-    let found = verdicts.iter().filter(|(_, verdict)| verdict.found.is_some()).count();
-    for (_, verdict) in &verdicts {
-        let name = match verdict.mutant {
-            Mutant::Clause(mutation) => format!("{mutation:?}"),
-            Mutant::Model(mutant) => format!("model: {mutant:?}"),
-        };
-        match &verdict.found {
-            Some((place, invariant)) => print(format!("{name:<34} {invariant:<9} {place}")),
-            None => print(format!("{name:<34} NOT FOUND in the schedules and {limit} seeds")),
-        }
-    }
-    print(format!("{found} of {} mutants found", verdicts.len()));
-    found == verdicts.len()
+    let found = found.into_inner();
+    print(format!("{found} of {} mutants found", all.len()));
+    // A name that no clause has checks nothing.
+    found == all.len() && !all.is_empty()
 }
 
 #[cfg(test)]

@@ -111,7 +111,9 @@ impl World {
             directory.checkpoint = directory.flushed;
         }
         let state = self.postgres_state(pod);
-        let whole = self.directory(pod).filter(|directory| directory.files != Files::Incomplete);
+        // In the middle of a rewind the segments of pg_wal are being replaced: nothing is sure to be
+        // found there.
+        let whole = self.directory(pod).filter(|directory| directory.files == Files::Whole);
         let Some(directory) = whole else {
             return Observation { state, ..Observation::default() };
         };

@@ -2,7 +2,7 @@
 //! proof of death (rule 20), and passes the user's wishes on. It is never needed for a failover.
 
 use matriarch_plan::protocol::{
-    Base, ContainerId, Lease, LeaseRecord, Span, Term,
+    Base, ContainerId, LeaseMark, LeaseRecord, Span, Term,
     directive::Switchover,
     proof::{ContainerEvidence, Evidence, NodeEvidence, free, is_damaged},
 };
@@ -25,7 +25,7 @@ pub(crate) struct Operator {
     /// The Lease's version as it was at the last pass, and since when.
     seen: Option<(u64, Micros)>,
     /// The latest state of the Lease that it has read and that was not damaged.
-    last: Option<Lease>,
+    last: Option<LeaseMark>,
     pub(crate) switchovers: u64,
 }
 
@@ -59,7 +59,7 @@ impl World {
         self.add_pod(serial, machine, self.volumes.len() - 1);
     }
 
-    fn add_pod(&mut self, serial: u32, machine: usize, volume: usize) {
+    pub(crate) fn add_pod(&mut self, serial: u32, machine: usize, volume: usize) {
         let uid = self.fresh();
         let pod = self.pods.len();
         self.pods.push(Pod {
@@ -172,9 +172,9 @@ impl World {
         let Some(lease) = object.lease.as_ref() else { return };
         let obeyed = self.api.instances.values().map(|instance| instance.term).max();
         let obeyed = obeyed.unwrap_or(Term::ZERO);
-        let damaged = is_damaged(lease, self.operator.last.as_ref(), obeyed);
+        let damaged = is_damaged(&lease.mark(), self.operator.last.as_ref(), obeyed);
         if !damaged {
-            self.operator.last = Some(lease.clone());
+            self.operator.last = Some(lease.mark());
         }
         let Some(holder) = lease.holder.as_ref() else { return };
         let Some(pod) = self.pods.iter().position(|pod| pod.uid == holder.pod_uid.0) else {

@@ -14,7 +14,7 @@ const COUNTS_MATTER_FROM: u64 = 200;
 /// How often each named schedule is played, with other times.
 const SCHEDULE_SEEDS: u64 = 4;
 
-const USAGE: &str = "usage: sim [--seed N | --seeds N [--start N] | --schedule NAME [--times N] | --schedules | --mutations [--limit N]] [--threads 1|2]";
+const USAGE: &str = "usage: sim [--seed N | --seeds N [--start N] | --schedule NAME [--times N] | --schedules | --mutations [--only NAME] [--limit N]] [--without CLAUSE] [--threads 1|2]";
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,11 +36,22 @@ pub enum Arguments {
     Schedules,
     /// The mutation check, with at most so many seeds for each.
     Mutations {
+        /// Only those whose name contains this.
+        only: String,
         /// Seeds tried.
         limit: u64,
         /// 1 or 2.
         threads: u64,
     },
+}
+
+/// What follows `name` on the command line, if that stands there.
+fn value<'a>(arguments: &'a [String], name: &str) -> Result<Option<&'a str>, String> {
+    let Some(at) = arguments.iter().position(|argument| argument == name) else {
+        return Ok(None);
+    };
+    let text = arguments.get(at + 1).ok_or(format!("{name} needs a value\n{USAGE}"))?;
+    Ok(Some(text))
 }
 
 impl Arguments {
@@ -50,10 +61,7 @@ impl Arguments {
     /// What is wrong with it, with the usage.
     pub fn parse(arguments: &[String]) -> Result<Self, String> {
         let number = |name: &str| -> Result<Option<u64>, String> {
-            let Some(at) = arguments.iter().position(|argument| argument == name) else {
-                return Ok(None);
-            };
-            let text = arguments.get(at + 1).ok_or(format!("{name} needs a number\n{USAGE}"))?;
+            let Some(text) = value(arguments, name)? else { return Ok(None) };
             text.parse().map(Some).map_err(|_| format!("{name} {text}: not a number\n{USAGE}"))
         };
         let has = |name: &str| arguments.iter().any(|argument| argument == name);
@@ -62,13 +70,13 @@ impl Arguments {
             Ok(Self::Seed(seed))
         } else if let Some(count) = number("--seeds")? {
             Ok(Self::Seeds { start: number("--start")?.unwrap_or(1), count, threads })
-        } else if let Some(at) = arguments.iter().position(|argument| argument == "--schedule") {
-            let name = arguments.get(at + 1).ok_or(format!("--schedule needs a name\n{USAGE}"))?;
-            Ok(Self::Schedule(name.clone(), number("--times")?.unwrap_or(1)))
+        } else if let Some(name) = value(arguments, "--schedule")? {
+            Ok(Self::Schedule(name.to_owned(), number("--times")?.unwrap_or(1)))
         } else if has("--schedules") {
             Ok(Self::Schedules)
         } else if has("--mutations") {
-            Ok(Self::Mutations { limit: number("--limit")?.unwrap_or(2000), threads })
+            let only = value(arguments, "--only")?.unwrap_or_default().to_owned();
+            Ok(Self::Mutations { only, limit: number("--limit")?.unwrap_or(2000), threads })
         } else {
             Err(USAGE.to_owned())
         }
@@ -215,15 +223,16 @@ pub(crate) fn run_seeds(start: u64, count: u64, threads: u64) -> Summary {
     summary
 }
 
-/// `cargo xtask sim`: `arguments` is what follows `sim` on the command line. Prints to standard
+/// `cargo xtask sim`: `raw` is what follows `sim` on the command line. Prints to standard
 /// output.
 #[expect(
     clippy::disallowed_types,
     reason = "the rate of the closing line is real time; no world asks for it"
 )]
-pub fn main_with(arguments: &[String]) -> ExitCode {
-    let arguments = match Arguments::parse(arguments) {
-        Ok(arguments) => arguments,
+pub fn main_with(raw: &[String]) -> ExitCode {
+    let read = Arguments::parse(raw).and_then(|arguments| Ok((arguments, told(raw)?)));
+    let (arguments, told) = match read {
+        Ok(read) => read,
         Err(message) => {
             println!("{message}");
             return ExitCode::from(2);
@@ -231,12 +240,9 @@ pub fn main_with(arguments: &[String]) -> ExitCode {
     };
     let began = std::time::Instant::now();
     let good = match arguments {
-        Arguments::Seed(seed) => tell(&run(seed, Variation { told: true, ..Variation::default() })),
+        Arguments::Seed(seed) => tell(&run(seed, told)),
         Arguments::Schedule(name, seed) => match schedules::find(&name) {
-            Some(schedule) => {
-                let variation = Variation { told: true, ..Variation::default() };
-                tell(&schedules::play(&schedule, seed, variation))
-            }
+            Some(schedule) => tell(&schedules::play(&schedule, seed, told)),
             None => {
                 println!("no schedule {name}; there are:");
                 for schedule in schedules::all() {
@@ -257,9 +263,25 @@ pub fn main_with(arguments: &[String]) -> ExitCode {
             println!("{}", summary.line(began.elapsed()));
             summary.failures().is_empty()
         }
-        Arguments::Mutations { limit, threads } => mutations(limit, threads),
+        Arguments::Mutations { only, limit, threads } => mutations(&only, limit, threads),
     };
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A run whose story is told, with a clause switched off if the command line says so.
+fn told(raw: &[String]) -> Result<Variation, String> {
+    let told = Variation { told: true, ..Variation::default() };
+    value(raw, "--without")?.map_or(Ok(told), |name| without(name, told))
+}
+
+#[cfg(feature = "mutation")]
+fn without(name: &str, told: Variation) -> Result<Variation, String> {
+    crate::mutation::without(name, told)
+}
+
+#[cfg(not(feature = "mutation"))]
+fn without(name: &str, _told: Variation) -> Result<Variation, String> {
+    Err(format!("--without {name}: built without the feature `mutation`"))
 }
 
 fn tell(outcome: &Outcome) -> bool {
@@ -299,12 +321,12 @@ fn all_schedules() -> bool {
 }
 
 #[cfg(feature = "mutation")]
-fn mutations(limit: u64, threads: u64) -> bool {
-    crate::mutation::table(limit, threads, &mut |line| println!("{line}"))
+fn mutations(only: &str, limit: u64, threads: u64) -> bool {
+    crate::mutation::table(only, limit, threads, &|line| println!("{line}"))
 }
 
 #[cfg(not(feature = "mutation"))]
-fn mutations(_limit: u64, _threads: u64) -> bool {
+fn mutations(_only: &str, _limit: u64, _threads: u64) -> bool {
     println!("built without the feature `mutation`");
     false
 }
@@ -324,6 +346,8 @@ mod tests {
             parse("--seeds 20 --start 5 --threads 1"),
             Ok(Arguments::Seeds { start: 5, count: 20, threads: 1 })
         );
+        assert!(parse("--schedule").unwrap_err().contains("needs a value"));
+        assert!(parse("--mutations --only").unwrap_err().contains("needs a value"));
         assert!(parse("--seed x").unwrap_err().contains("not a number"));
         assert!(parse("").unwrap_err().contains("usage"));
     }

@@ -1,10 +1,12 @@
 //! The named schedules of docs/ha-protocol.md as fixed cases. Each runs for two and for three
 //! instances and for each mode of replication; times are jittered by a seed.
 
+mod election;
 mod found;
 mod promised;
+mod replication;
 
-use matriarch_plan::protocol::Span;
+use matriarch_plan::protocol::{Lease, Span};
 
 use crate::{
     Micros, SECOND,
@@ -55,7 +57,11 @@ pub(crate) fn variants(&(name, script): &Named) -> Vec<Schedule> {
 
 /// All variants of all schedules.
 pub(crate) fn all() -> Vec<Schedule> {
-    promised::SCRIPTS.iter().chain(found::SCRIPTS).flat_map(variants).collect()
+    [promised::SCRIPTS, found::SCRIPTS, election::SCRIPTS, replication::SCRIPTS]
+        .into_iter()
+        .flatten()
+        .flat_map(variants)
+        .collect()
 }
 
 /// The first variant whose name begins so.
@@ -91,6 +97,19 @@ impl World {
         self.run_until(end);
     }
 
+    /// Lets time pass in steps until something holds; false if it does not within so long, or after
+    /// a finding.
+    fn pass_until(&mut self, step: Micros, longest: Micros, holds: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now + longest;
+        while !holds(self) {
+            if self.now >= end || self.judge.finding.is_some() {
+                return false;
+            }
+            self.pass(step);
+        }
+        true
+    }
+
     fn seconds(&mut self, seconds: u64) {
         self.pass(seconds * SECOND);
     }
@@ -119,8 +138,7 @@ impl World {
 
     /// The Lease's quorum names what the mode asks for.
     fn covered(&self) -> bool {
-        let lease = self.api.lease.as_ref().and_then(|object| object.lease.as_ref());
-        let Some(lease) = lease else { return false };
+        let Some(lease) = self.lease() else { return false };
         let members = self.api.instances.values().filter(|own| !own.leaving).count();
         let quorum = match self.settings.mode {
             Mode::Asynchronous => lease.quorum.is_none(),
@@ -151,6 +169,11 @@ impl World {
     fn a_standby(&mut self) -> usize {
         let standbys = self.standbys();
         self.random.pick(&standbys).unwrap_or(0)
+    }
+
+    /// L, unless it is absent or empty.
+    fn lease(&self) -> Option<&Lease> {
+        self.api.lease.as_ref().and_then(|object| object.lease.as_ref())
     }
 
     fn term(&self) -> u64 {
@@ -185,6 +208,17 @@ impl World {
         let (first, second) = (self.node_of(a), self.node_of(b));
         self.network.cut_both(first, second);
         story!(self, "{} and {} are cut from each other", self.pod_name(a), self.pod_name(b));
+    }
+
+    fn power_on_all(&mut self) {
+        for machine in 0..self.machines.len() {
+            self.power_on(machine);
+        }
+    }
+
+    fn heal_link(&mut self, a: Node, b: Node) {
+        self.network.heal(a, b);
+        self.network.heal(b, a);
     }
 
     fn heal_network(&mut self) {
@@ -256,7 +290,13 @@ mod tests {
             #[test]
             fn every_schedule_has_its_test() {
                 let tested = [$($name),*];
-                for (name, _) in promised::SCRIPTS.iter().chain(found::SCRIPTS) {
+                let scripts = [
+                    promised::SCRIPTS,
+                    found::SCRIPTS,
+                    election::SCRIPTS,
+                    replication::SCRIPTS,
+                ];
+                for (name, _) in scripts.into_iter().flatten() {
                     assert!(tested.contains(name), "{name}");
                 }
             }
@@ -315,5 +355,37 @@ mod tests {
         human_gives_the_quorum_up: "a human gives the quorum up",
         standby_returns_early: "a standby returns before its walsender is given up",
         standby_thaws_with_the_former: "a standby thaws with the former P and follows the new one",
+        straggler_returns_with_the_api:
+            "a straggler returns where the API is, P goes on elsewhere",
+        straggler_let_back_unheard: "straggler let back, P no longer hears the API",
+        member_alone_with_the_api: "P keeps one member, the other keeps the API",
+        member_restarts_after_its_vouch: "a member restarts right after its vouch, L is free",
+        older_state_of_the_term_restored:
+            "older state of the term restored, P goes on without a straggler",
+        lease_deleted_beside_a_straggler: "L deleted, P goes on without a straggler",
+        lease_made_anew_before_standbys_count: "L made anew, its holder lost before standbys count",
+        primary_returns_to_promises: "P returns to promises as the API goes",
+        released_lease_restored: "a released L restored, one never saw its end",
+        best_promiser_excluded: "the best promiser is excluded",
+        holder_dies_unpromoted: "the new holder dies before it has promoted",
+        promotion_does_not_end: "promotion does not end",
+        volume_goes_back: "P's volume goes back to a snapshot",
+        volume_goes_back_alone: "P alone, its volume goes back to a snapshot",
+        volume_attached_twice_vouched: "P's volume is attached twice, members vouch for P",
+        volume_attached_twice: "P's volume is attached to another machine by force",
+        handover_to_lagging: "P hands over to one that lags",
+        crash_while_all_lag: "P crashes while all lag",
+        crash_beside_lagging: "P crashes, of its standbys it hears the one that lags",
+        backend_outlives_postmaster: "a backend outlives its postmaster and commits",
+        all_fenced: "P fenced, then all",
+        one_member_still_hears: "one of two members still hears P",
+        promiser_restarts: "a promiser restarts before the swap is applied",
+        more_wal_of_an_older_term: "the former P has more WAL of an older term",
+        left_history_and_alone: "the former P has left L's history and is alone",
+        timeline_heard_of: "a timeline heard of and never followed",
+        thaws_with_wal_in_buffers: "a standby thaws with WAL of the former P in its buffers",
+        last_standby_goes: "the last standby goes while P cannot write L",
+        release_unanswered: "release unanswered, P cut from the API",
+        holder_dies_under_a_rewind: "the holder dies while the former P is rewound onto it",
     }
 }

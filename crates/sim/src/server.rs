@@ -134,21 +134,7 @@ impl World {
 
     /// A backend inserts a commit record; the answer comes when the rules allow it.
     pub(crate) fn commit(&mut self, pod: usize, client: usize, commit: Commit, bytes: u64) -> bool {
-        let Some(server) = self.server(pod) else { return false };
-        if !server.takes_writes() {
-            return false;
-        }
-        let run = server.run;
-        let Some(branch) = self.directory(pod).map(|directory| directory.branch) else {
-            return false;
-        };
-        let lsn = self.wal.append(branch, bytes);
-        if let Some(directory) = self.directory_mut(pod) {
-            directory.written = lsn;
-        }
-        if let Some(server) = self.run(pod, run) {
-            server.pending.push_back(Pending { lsn, client, commit });
-        }
+        let Some((run, lsn)) = self.insert_commit(pod, client, commit, bytes) else { return false };
         let flush = if self.random.chance(20) {
             self.random.millis(5, 60)
         } else {
@@ -156,6 +142,26 @@ impl World {
         };
         self.after(flush, Event::CommitFlushed { pod, run, lsn });
         true
+    }
+
+    /// The run that has inserted it, and where it ends; it is not flushed.
+    pub(crate) fn insert_commit(
+        &mut self,
+        pod: usize,
+        client: usize,
+        commit: Commit,
+        bytes: u64,
+    ) -> Option<(u64, u64)> {
+        let run = self.server(pod).filter(|server| server.takes_writes())?.run;
+        let branch = self.directory(pod).map(|directory| directory.branch)?;
+        let lsn = self.wal.append(branch, bytes);
+        if let Some(directory) = self.directory_mut(pod) {
+            directory.written = lsn;
+        }
+        if let Some(server) = self.run(pod, run) {
+            server.pending.push_back(Pending { lsn, client, commit });
+        }
+        Some((run, lsn))
     }
 
     pub(crate) fn commit_flushed(&mut self, pod: usize, run: u64, lsn: u64) {

@@ -82,7 +82,7 @@ pub fn generate(check: bool) -> Result<()> {
 /// `cargo xtask sim …`: builds the simulator and runs it.
 pub fn simulate(arguments: &[String]) -> Result<ExitCode> {
     let mut words = vec!["run", "--quiet", "--package", "matriarch-sim"];
-    if arguments.iter().any(|argument| argument == "--mutations") {
+    if arguments.iter().any(|argument| argument == "--mutations" || argument == "--without") {
         words.extend(["--features", "mutation"]);
     }
     let mut cargo = command::cargo(&paths::workspace());

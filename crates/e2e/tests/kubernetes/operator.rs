@@ -1,5 +1,6 @@
 //! The operator against an API server in this process; the agents are played by the test.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +18,10 @@ use matriarch_api::{Cluster, Identity, Instance};
 use matriarch_e2e::turn::{self, Turn};
 use matriarch_local::apiserver::{ApiServer, Options as ServerOptions};
 use matriarch_operator::Options;
+use matriarch_plan::protocol::{
+    self, Address, ContainerId, History, Holder, Incarnation, InstanceName, LeaseRecord, Member,
+    PodUid, Position, Span, SystemId, Term,
+};
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -157,43 +162,90 @@ async fn play_once(client: &Client) -> Result<()> {
         holder = first.map(|instance| instance.name().to_owned()).or(members.first().cloned());
     }
     let Some(holder) = holder.filter(|name| members.contains(name)) else { return Ok(()) };
-    let cohort: Vec<_> = members.iter().map(|name| json!({"name": name})).collect();
+    let record = lease_record(&lease, &holder, &members);
+    let annotations: BTreeMap<_, _> = record
+        .annotations
+        .iter()
+        .map(|(suffix, value)| (Identity::Matriarch.key(suffix), value))
+        .collect();
     let patch = json!({
-        "metadata": {"annotations": {
-            "matriarch.dev/cohort": serde_json::Value::from(cohort).to_string(),
-        }},
-        "spec": {"holderIdentity": holder},
+        "metadata": {"annotations": annotations},
+        "spec": {"holderIdentity": holder, "leaseTransitions": record.transitions},
     });
     leases.patch("c", &params, &Patch::Merge(&patch)).await?;
     for instance in &all {
-        let Some(pod) = pods.get_opt(instance.name()).await? else { continue };
-        let status = json!({"status": {
-            "phase": "Running",
-            "podIP": "127.0.0.1",
-            "conditions": [{"type": "Ready", "status": "True"}],
-            "containerStatuses": [{
-                "name": "postgres", "ready": true, "restartCount": 0, "image": "x", "imageID": "x",
-                "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
-            }],
-        }});
-        pods.patch_status(instance.name(), &params, &Patch::Merge(&status)).await?;
-        let primary = instance.name() == holder;
-        let report = json!({"status": {
-            "observedGeneration": instance.metadata.generation,
-            "podUid": pod.uid(),
-            "incarnation": instance.name(),
-            "systemId": "7",
-            "timeline": 1,
-            "role": if primary { "primary" } else { "standby" },
-            "state": "running",
-            "streaming": !primary,
-            "loadedConfigurationHash": instance.spec.configuration_hash,
-            "secretVersions": instance.spec.access.secret_versions,
-            "restart": instance.spec.restart.as_ref().map(|wish| json!({"id": wish.id, "done": true, "message": ""})),
-        }});
-        instances.patch_status(instance.name(), &params, &Patch::Merge(&report)).await?;
+        play_instance(&pods, &instances, instance, instance.name() == holder).await?;
     }
     Ok(())
+}
+
+async fn play_instance(
+    pods: &Api<Pod>,
+    instances: &Api<Instance>,
+    instance: &Instance,
+    primary: bool,
+) -> Result<()> {
+    let Some(pod) = pods.get_opt(instance.name()).await? else { return Ok(()) };
+    let status = json!({"status": {
+        "phase": "Running",
+        "podIP": "127.0.0.1",
+        "conditions": [{"type": "Ready", "status": "True"}],
+        "containerStatuses": [{
+            "name": "postgres", "ready": true, "restartCount": 0, "image": "x", "imageID": "x",
+            "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+        }],
+    }});
+    let params = PatchParams::default();
+    pods.patch_status(instance.name(), &params, &Patch::Merge(&status)).await?;
+    let restart = instance.spec.restart.as_ref();
+    let report = json!({"status": {
+        "observedGeneration": instance.metadata.generation,
+        "podUid": pod.uid(),
+        "incarnation": instance.name(),
+        "systemId": "7",
+        "timeline": 1,
+        "role": if primary { "primary" } else { "standby" },
+        "state": "running",
+        "streaming": !primary,
+        "loadedConfigurationHash": instance.spec.configuration_hash,
+        "secretVersions": instance.spec.access.secret_versions,
+        "restart": restart.map(|wish| json!({"id": wish.id, "done": true, "message": ""})),
+    }});
+    instances.patch_status(instance.name(), &params, &Patch::Merge(&report)).await?;
+    Ok(())
+}
+
+/// The Lease as agents would write it: the members run on data directories called like themselves.
+fn lease_record(lease: &Lease, holder: &str, members: &[String]) -> LeaseRecord {
+    let spec = lease.spec.as_ref();
+    let changes = spec.and_then(|spec| spec.holder_identity.as_deref()) != Some(holder);
+    let before = spec.and_then(|spec| spec.lease_transitions).unwrap_or_default();
+    let term = Term(u64::from(before.unsigned_abs()) + u64::from(changes));
+    let member = |name: &String| Member {
+        name: InstanceName(name.clone()),
+        incarnation: Incarnation(name.clone()),
+        address: Address::default(),
+    };
+    LeaseRecord::encode(&protocol::Lease {
+        holder: Some(Holder {
+            name: InstanceName(holder.to_owned()),
+            incarnation: Incarnation(holder.to_owned()),
+            pod_uid: PodUid(format!("pod of {holder}")),
+            container_id: ContainerId(format!("container of {holder}")),
+        }),
+        term,
+        duration: Span::seconds(15),
+        system_id: SystemId(7),
+        history: History::root(Term(1), Incarnation("c-1".to_owned())),
+        history_published: true,
+        position: Position::default(),
+        cohort: members.iter().map(member).collect(),
+        stragglers: Vec::new(),
+        quorum: None,
+        release: None,
+        reassertions: 0,
+        edition: term.0,
+    })
 }
 
 async fn uid<K>(api: &Api<K>, name: &str) -> Result<Option<String>>

@@ -7,6 +7,10 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
 use matriarch_e2e::local::{Machine, PodProcesses, Tally, Victim, Writer, example};
 use rustix::process::Signal;
 use tokio::time::sleep;
@@ -90,7 +94,33 @@ async fn every_kill(mode: Mode, name: &str, port: u16) -> anyhow::Result<()> {
         let tally = broken(&machine, victim, Signal::STOP, Some(FROZEN)).await?;
         mode.judge(&format!("SIGSTOP of {victim:?} for {FROZEN:?}"), &tally)?;
     }
+    let tally = proved_dead(&machine).await?;
+    mode.judge("pod deleted, its agent frozen, its keeper killed", &tally)?;
     machine.stop(STOP).await
+}
+
+/// Rule 20: the pod is on its way out and cannot give the Lease away; kubelet reports the end of
+/// the very container that stands in the Lease, and the operator frees it.
+async fn proved_dead(machine: &Machine) -> anyhow::Result<Tally> {
+    let writer = Writer::start(&machine.connection_string()?).await?;
+    sleep(Duration::from_secs(2)).await;
+    let primary = machine.primary().await?;
+    let client = machine.client().await?;
+    Machine::signal(&primary, Victim::Agent, Signal::STOP)?;
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    pods.delete(&primary.name, &DeleteParams::default()).await?;
+    // A container whose pod is not yet known to end would be started again.
+    sleep(Duration::from_millis(500)).await;
+    Machine::signal(&primary, Victim::Keeper, Signal::KILL)?;
+    sleep(Duration::from_secs(6)).await;
+    machine.healed(HEALED).await?;
+    let events: Api<Event> = Api::default_namespaced(client);
+    let freed = events.list(&ListParams::default()).await?.into_iter().any(|event| {
+        event.note.is_some_and(|note| note.contains("proved terminated"))
+            && event.related.and_then(|it| it.name).as_deref() == Some(&primary.name)
+    });
+    ensure!(freed, "the operator has not freed the Lease of {}", primary.name);
+    writer.finish().await
 }
 
 #[tokio::test]

@@ -47,8 +47,31 @@ text! {
     PodUid
 }
 text! {
-    /// Id of a container as the kubelet reports it.
+    /// Id of a container's life, made by the keeper: a process cannot learn the runtime's.
     ContainerId
+}
+
+impl ContainerId {
+    /// What stands before the id in the container's last words.
+    const MARK: &str = "container ";
+
+    /// What the keeper leaves in the file that kubelet reads when this very container ends
+    /// (`terminationMessagePath`), with the reason of an end that was not asked for.
+    #[must_use]
+    pub fn last_words(&self, reason: Option<&str>) -> String {
+        let mark = Self::MARK;
+        reason.map_or_else(
+            || format!("{mark}{}\n", self.0),
+            |reason| format!("{mark}{}\n{reason}\n", self.0),
+        )
+    }
+
+    /// The id out of the message that kubelet reports of a terminated container.
+    #[must_use]
+    pub fn from_last_words(message: &str) -> Option<Self> {
+        let id = message.lines().find_map(|line| line.strip_prefix(Self::MARK))?.trim();
+        (!id.is_empty()).then(|| Self(id.to_owned()))
+    }
 }
 
 /// The Lease's `leaseTransitions`: grows whenever the right to write changes hands or is

@@ -94,6 +94,24 @@ pub struct Lease {
     pub edition: u64,
 }
 
+/// What tells states of a Lease apart, and an older one that somebody restored (rule 7b).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseMark {
+    /// Its term.
+    pub term: Term,
+    /// Its edition within the term.
+    pub edition: u64,
+    /// Whose it is, or was.
+    pub by: Option<Incarnation>,
+}
+
+impl LeaseMark {
+    /// True if this is an older state of the term that `known` is of, under the same holder.
+    pub fn is_older_than(&self, known: &Self) -> bool {
+        self.term == known.term && self.edition < known.edition && self.by == known.by
+    }
+}
+
 impl Lease {
     /// Whose it is, or whose it was until it was released.
     pub fn last_holder(&self) -> Option<&Incarnation> {
@@ -108,9 +126,12 @@ impl Lease {
 
     /// True if this is an older state of the term that `known` is of, under the same holder.
     pub fn is_older_than(&self, known: &Self) -> bool {
-        self.term == known.term
-            && self.edition < known.edition
-            && self.last_holder() == known.last_holder()
+        self.mark().is_older_than(&known.mark())
+    }
+
+    /// What tells its states apart.
+    pub fn mark(&self) -> LeaseMark {
+        LeaseMark { term: self.term, edition: self.edition, by: self.last_holder().cloned() }
     }
 
     /// Members and stragglers.
@@ -230,6 +251,28 @@ impl LeaseRecord {
             transitions: 0,
             duration_seconds: duration_seconds(duration),
             annotations: BTreeMap::new(),
+        }
+    }
+
+    /// What an object of `coordination.k8s.io/v1` says in its spec (`holderIdentity`,
+    /// `leaseTransitions`, `leaseDurationSeconds`) and in those annotations that begin with `prefix`.
+    pub fn of_object<'a>(
+        holder: Option<&str>,
+        transitions: Option<i32>,
+        duration_seconds: Option<i32>,
+        annotations: impl IntoIterator<Item = (&'a String, &'a String)>,
+        prefix: &str,
+    ) -> Self {
+        let ours = |(key, value): (&String, &String)| {
+            let suffix = key.strip_prefix(prefix).filter(|suffix| ANNOTATIONS.contains(suffix))?;
+            Some((suffix.to_owned(), value.clone()))
+        };
+        Self {
+            holder_identity: holder.unwrap_or_default().to_owned(),
+            transitions: u64::try_from(transitions.unwrap_or_default()).unwrap_or_default(),
+            duration_seconds: u32::try_from(duration_seconds.unwrap_or_default())
+                .unwrap_or_default(),
+            annotations: annotations.into_iter().filter_map(ours).collect(),
         }
     }
 

@@ -36,7 +36,9 @@ pub use identity::{
     Address, ContainerId, Incarnation, InstanceName, Member, PodUid, Term, Version,
 };
 pub use keeper::{Keeper, KeeperCommand, KeeperEvent};
-pub use lease::{Handover, Holder, Lease, LeaseError, LeaseRecord, Release, ReleaseProof};
+pub use lease::{
+    Handover, Holder, Lease, LeaseError, LeaseMark, LeaseRecord, Release, ReleaseProof,
+};
 pub use ledger::{LastRole, Ledger, LedgerError};
 pub use message::{Answer, MemberStatus, Question, Refusal, Standing, Verdict};
 pub use moment::{Moment, Span};

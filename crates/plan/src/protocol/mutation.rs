@@ -37,8 +37,6 @@ mutations! {
     VouchSurvivesRestart,
     /// Rule 4: a member that does not stream stays in the cohort.
     CohortDropsSilent,
-    /// Rule 5: the next start does not wait until every process is gone.
-    StartAfterAllGone,
     /// Rule 7: L counts as expired after D/2.
     ExpiryAfterDuration,
     /// Rule 7: a damaged L is obeyed.
@@ -57,6 +55,8 @@ mutations! {
     RetakeAgainstPromises,
     /// Rule 8: WAL that does not reach L's last position is good enough.
     RetakeReachesPosition,
+    /// Rules 9 and 12: a holder whose volume went back counts as a copy, and starts where it is.
+    SnapshotIsNoCopy,
     /// Rule 8: a restarted holder starts before it has written L.
     RetakeWritesFirst,
     /// Rule 9: `noRunBefore` is ignored by the candidate and in its answers.
@@ -67,8 +67,6 @@ mutations! {
     CandidateHeedsTerm,
     /// Rule 9: one promise less than |M| − w + 1 is enough.
     PromisesIntersect,
-    /// Rule 9: promisers count by name, not by incarnation.
-    PromisesByIncarnation,
     /// Rule 9: a position behind a promiser's is good enough.
     BestOfPromisers,
     /// Rule 9: the bound on lag is ignored.
@@ -77,8 +75,6 @@ mutations! {
     CandidateOnHistory,
     /// Rule 10: positions are compared by LSN alone.
     PositionByTerm,
-    /// Rule 10: the walreceiver runs on while positions are compared.
-    ReceiverStopsFirst,
     /// Rule 11: the swap drops the quorum of the past.
     TakeKeepsQuorum,
     /// Rule 11: the swap does not raise the term.
@@ -87,8 +83,6 @@ mutations! {
     TimelineAboveAll,
     /// Rule 12: a holder that cannot promote keeps L.
     PromotionTimeout,
-    /// Rule 13: an agent follows a lower term than its ledger's.
-    FollowHighestTerm,
     /// Rule 13: histories are not compared before a walreceiver starts.
     FollowChecksHistory,
     /// Rule 13: the walreceiver runs on while histories are compared.

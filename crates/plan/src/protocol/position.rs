@@ -126,8 +126,12 @@ impl History {
         }
     }
 
-    /// True if the record that ends at `position` lies in this history, flushed up to `flushed`.
+    /// True if the record that ends at `position` lies in this history, flushed up to `flushed`. No
+    /// position at all, which the very first Lease shows, lies in every history.
     pub fn contains(&self, position: Position, flushed: Lsn) -> bool {
+        if position == Position::default() {
+            return true;
+        }
         if position.lsn > flushed {
             return false;
         }
@@ -160,6 +164,15 @@ mod tests {
                 })
                 .collect(),
         )
+    }
+
+    /// The holder of the very first Lease may not learn that its write was applied: rule 8 lets it
+    /// go on at once, and its volume has not gone back.
+    #[test]
+    fn no_position_lies_in_every_history() {
+        let history = History::root(Term(1), "i".into());
+        assert!(history.contains(Position::default(), Lsn(0x0100_0028)));
+        assert!(!history.contains(Position { term: Term(2), lsn: Lsn(5) }, Lsn(0x0100_0028)));
     }
 
     #[test]

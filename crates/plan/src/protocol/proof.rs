@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::identity::{ContainerId, PodUid, Term, Version};
-use super::lease::{Lease, LeaseRecord, Release, ReleaseProof};
+use super::lease::{Lease, LeaseMark, LeaseRecord, Release, ReleaseProof};
 use super::moment::Span;
 
 /// What kubelet reported of the holder's container.
@@ -47,7 +47,7 @@ pub struct Evidence {
 /// Rule 7b for the operator, which has no ledger: the Lease is older than what it has read itself,
 /// or than the highest term that the status of any Instance shows.
 #[must_use]
-pub fn is_damaged(lease: &Lease, last: Option<&Lease>, obeyed: Term) -> bool {
+pub fn is_damaged(lease: &LeaseMark, last: Option<&LeaseMark>, obeyed: Term) -> bool {
     let past = last.is_some_and(|last| lease.term < last.term || lease.is_older_than(last));
     past || lease.term < obeyed
 }
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn an_old_state_frees_nobody() {
-        let (last, older) = (lease(), Lease { edition: 3, ..lease() });
+        let (last, older) = (lease().mark(), Lease { edition: 3, ..lease() }.mark());
         assert!(is_damaged(&older, Some(&last), Term(0)) && is_damaged(&last, None, Term(4)));
         assert!(!is_damaged(&last, Some(&older), Term(3)) && !is_damaged(&last, None, Term(3)));
         let evidence = Evidence {
@@ -182,7 +182,7 @@ mod tests {
             unchanged: Span::seconds(600),
             damaged: true,
         };
-        assert_eq!(free(Version(5), &older, &evidence), Err(NotProved::Damaged));
+        assert_eq!(free(Version(5), &lease(), &evidence), Err(NotProved::Damaged));
     }
 
     #[test]

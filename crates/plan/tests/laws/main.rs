@@ -4,9 +4,10 @@
 
 mod model;
 
+use matriarch_plan::protocol;
 use matriarch_plan::report::Activity;
 use matriarch_plan::spec::Fenced;
-use matriarch_plan::world::{Kind, Object, Role, SecretRole};
+use matriarch_plan::world::{EndedContainer, Kind, Object, Role, SecretRole};
 use matriarch_plan::{Action, InstanceName, Plan, Seen, World, lint, plan};
 use model::{Model, spec};
 use proptest::prelude::*;
@@ -278,29 +279,95 @@ fn lost_memory_is_taken_up_from_what_is_there() {
     assert!(planned.memory.initialized);
 }
 
+/// The Lease of c-1's container `abc` in term 3, and its pod on its way out after the container
+/// `terminated` has ended.
+fn holder_ended(terminated: &str) -> Model {
+    let mut model = healthy(3);
+    let mut uid = String::new();
+    model.pod(&name(1), |pod| {
+        uid.clone_from(&pod.identity.uid);
+        pod.running = false;
+        pod.deleting = true;
+        pod.ready = false;
+    });
+    let (pod, container) = (uid.as_str().into(), terminated.into());
+    model.world.ended = [EndedContainer { pod, container }].into();
+    if let Seen::Known(lease) = &mut model.world.lease {
+        lease.term = 3;
+        lease.identity.resource_version = "7".to_owned();
+        lease.state = Some(held_by("abc", &uid));
+    }
+    model
+}
+
+fn held_by(container: &str, pod: &str) -> protocol::Lease {
+    protocol::Lease {
+        holder: Some(protocol::Holder {
+            name: "c-1".into(),
+            incarnation: "i".into(),
+            pod_uid: pod.into(),
+            container_id: container.into(),
+        }),
+        term: protocol::Term(3),
+        duration: protocol::Span::seconds(10),
+        system_id: matriarch_pg::SystemId(1),
+        history: protocol::History::root(protocol::Term(1), "i".into()),
+        history_published: true,
+        position: protocol::Position::default(),
+        cohort: vec![],
+        stragglers: vec![],
+        quorum: None,
+        release: None,
+        reassertions: 0,
+        edition: 4,
+    }
+}
+
+fn freed(planned: &Plan) -> Option<protocol::LeaseRecord> {
+    actions(planned).into_iter().find_map(|action| {
+        if let Action::FreeLease { record, .. } = action { Some(record.clone()) } else { None }
+    })
+}
+
 #[test]
 fn a_dead_holder_is_freed_only_with_proof_for_this_version() {
-    let mut model = healthy(3);
-    let set = |model: &mut Model, id: &str| {
-        if let Seen::Known(lease) = &mut model.world.lease {
-            lease.container = Some("abc".to_owned());
-            lease.incarnation = Some("i".to_owned());
-        }
-        let id = id.to_owned();
-        model.pod(&name(1), |pod| {
-            pod.terminated.insert(id);
-            pod.running = false;
-            pod.deleting = true;
-            pod.ready = false;
-        });
-    };
-    set(&mut model, "other");
-    let frees = |planned: &Plan| {
-        actions(planned).iter().any(|action| matches!(action, Action::FreeLease { .. }))
-    };
-    assert!(!frees(&checked(&model.world)));
-    set(&mut model, "abc");
-    assert!(frees(&checked(&model.world)));
+    assert_eq!(freed(&checked(&holder_ended("other").world)), None);
+    let record = freed(&checked(&holder_ended("abc").world)).unwrap();
+    assert_eq!(record.holder_identity, "");
+    assert_eq!(record.annotations["edition"], "5");
+    assert!(record.annotations["release"].contains("Operator"));
+    let mut running = holder_ended("abc");
+    running.pod(&name(1), |pod| pod.running = true);
+    assert_eq!(freed(&checked(&running.world)), None);
+    // kubelet starts the container of a pod that stays again: it resumes by rule 8.
+    let mut staying = holder_ended("abc");
+    staying.pod(&name(1), |pod| pod.deleting = false);
+    assert_eq!(freed(&checked(&staying.world)), None);
+    let mut gone = holder_ended("abc");
+    gone.instance(&name(1)).pod = Seen::Absent;
+    assert!(freed(&checked(&gone.world)).is_some(), "its end was reported before");
+    gone.world.ended.clear();
+    assert_eq!(freed(&checked(&gone.world)), None, "a pod that is gone proves nothing");
+}
+
+/// Whom a restored Lease names need not be who may write (seed 89).
+#[test]
+fn an_older_lease_that_was_restored_frees_nobody() {
+    let planned = checked(&holder_ended("other").world);
+    for (term, edition) in [(4, 1), (3, 5)] {
+        let mut model = holder_ended("abc");
+        model.world.memory = planned.memory.clone();
+        let mark = model.world.memory.lease.as_mut().unwrap();
+        (mark.term, mark.edition) = (protocol::Term(term), edition);
+        let planned = checked(&model.world);
+        assert_eq!(freed(&planned), None, "term {term}, edition {edition}");
+        assert_eq!(planned.memory.lease, model.world.memory.lease, "what was true is kept");
+    }
+    let mut model = holder_ended("abc");
+    if let Seen::Known(report) = &mut model.instance(&name(2)).report {
+        report.term = 4;
+    }
+    assert_eq!(freed(&checked(&model.world)), None, "an instance has obeyed a higher term");
 }
 
 #[test]

@@ -61,6 +61,7 @@ impl Model {
             memory: Memory::default(),
             requested_primary: None,
             lease: Seen::Absent,
+            ended: BTreeSet::new(),
             blind: BTreeMap::new(),
             instances: BTreeMap::new(),
             objects: BTreeMap::new(),

@@ -1,6 +1,8 @@
 //! The cluster's Lease, as it is made once: empty.
 
 use matriarch_api::names;
+use matriarch_plan::protocol::LeaseRecord;
+use matriarch_plan::protocol::lease::ANNOTATIONS;
 use matriarch_plan::world::Identity;
 use serde_json::{Value, json};
 
@@ -20,17 +22,16 @@ pub fn empty(owner: &Owner<'_>, resolved: &Resolved) -> Value {
 
 /// A patch that writes the Lease free: its holder is proved dead (rule 20). It holds for the version
 /// that was judged and no other; term, cohort and quorum stay.
-pub fn free(owner: &Owner<'_>, guard: &Identity, incarnation: &str) -> Value {
-    let identity = owner.setup.identity;
-    let release = json!({ "by": incarnation, "proof": "Operator", "handover": null });
+pub fn free(owner: &Owner<'_>, guard: &Identity, record: &LeaseRecord) -> Value {
+    let annotations: serde_json::Map<String, Value> = ANNOTATIONS
+        .iter()
+        .map(|name| (owner.setup.identity.key(name), json!(record.annotations.get(*name))))
+        .collect();
     json!({
         "metadata": {
             "uid": guard.uid,
             "resourceVersion": guard.resource_version,
-            "annotations": {
-                identity.key("holder"): null,
-                identity.key("release"): release.to_string(),
-            },
+            "annotations": annotations,
         },
         "spec": { "holderIdentity": null },
     })

@@ -131,9 +131,7 @@ fn new_primary_dies(world: &mut World) {
     }
     world.power_on(machine);
     world.seconds(30);
-    for machine in 0..world.machines.len() {
-        world.power_on(machine);
-    }
+    world.power_on_all();
     world.seconds(20);
 }
 
@@ -322,9 +320,7 @@ fn primary_destroyed(world: &mut World) {
         world.lose_volume(second);
     }
     world.seconds(40);
-    for machine in 0..world.machines.len() {
-        world.power_on(machine);
-    }
+    world.power_on_all();
     world.seconds(20);
 }
 
@@ -524,8 +520,6 @@ fn terminated_while_down(world: &mut World) {
     world.delete_pod(primary, 1_800 * SECOND, false);
     world.seconds(20);
     world.expect(!world.pods[primary].alive, "the pod leaves long before its grace ends");
-    for machine in 0..world.machines.len() {
-        world.power_on(machine);
-    }
+    world.power_on_all();
     world.seconds(30);
 }

@@ -71,10 +71,17 @@ impl Protocol {
             return Err(Waiting::UnresolvedWrite);
         }
         if self.now < self.retry_at {
-            return Err(Waiting::Retry { message: String::new(), at: self.retry_at });
+            return Err(self.pausing());
         }
         self.begin_candidacy(lease, ground);
         Ok(())
+    }
+
+    /// Why it pauses before it runs again: what failed, or what it stood down for.
+    fn pausing(&self) -> Waiting {
+        let failed =
+            self.failure.clone().map(|message| Waiting::Retry { message, at: self.retry_at });
+        failed.or_else(|| self.stood_down.clone()).unwrap_or(Waiting::LeaseUnreadable)
     }
 
     fn is_fit(&self, lease: &Lease) -> Result<(), Waiting> {
@@ -131,7 +138,8 @@ impl Protocol {
             Sight::Held { until } => {
                 let member = lease.quorum.as_ref().is_some_and(|q| q.of.contains(&me));
                 // Rule 16 is for `required`, where a promise of more than one stands in L.
-                if member && self.quick_allowed() && self.lost_primary() {
+                let promises = member && !lease.held_by(&me) && self.quick_allowed();
+                if promises && self.lost_primary() {
                     return Ok(Ground::Quick);
                 }
                 Err(Waiting::Held { until: *until })
@@ -205,7 +213,7 @@ impl Protocol {
             self.promise_against(candidacy.lease.term);
         }
         self.pause_receiver(candidacy.lease.term);
-        if clause!(self, ReceiverStopsFirst) && !self.receiver_stopped() {
+        if !self.receiver_stopped() {
             self.stop_receiver();
             if self.now.since(self.heard) > Span::seconds(3600) {
                 return self.stand_down(Waiting::NoCopy);
@@ -257,7 +265,7 @@ impl Protocol {
             return self.stand_down(waiting);
         }
         let verdict = match &candidacy.lease.quorum {
-            Some(quorum) => self.promised(quorum, &round),
+            Some(quorum) => self.promised(quorum, &candidacy, &round),
             None => self.best_without_quorum(&candidacy.lease, &round),
         };
         match verdict {
@@ -298,20 +306,20 @@ impl Protocol {
     }
 
     /// Rule 9 with a quorum: |M| − w + 1 of M have promised, and it is as good as each of them.
-    fn promised(&self, quorum: &Quorum, round: &Round) -> Result<BTreeSet<Incarnation>, Waiting> {
+    fn promised(
+        &self,
+        quorum: &Quorum,
+        candidacy: &Candidacy,
+        round: &Round,
+    ) -> Result<BTreeSet<Incarnation>, Waiting> {
         let me = self.me();
         let own = self.status();
-        let by_name = !clause!(self, PromisesByIncarnation);
-        let counts = |status: &MemberStatus| {
-            let named = by_name
-                && self.api.lease.as_ref().is_some_and(|l| {
-                    l.everyone()
-                        .any(|m| m.name == status.member.name && quorum.of.contains(&m.incarnation))
-                });
-            !status.no_copy && (quorum.of.contains(&status.member.incarnation) || named)
-        };
+        let whole =
+            |status: &MemberStatus| !status.no_copy || !clause!(self, RejoiningPromisesNothing);
+        let counts =
+            |status: &MemberStatus| whole(status) && quorum.of.contains(&status.member.incarnation);
         let mut promisers: BTreeSet<Incarnation> = BTreeSet::new();
-        if quorum.of.contains(&me) {
+        if quorum.of.contains(&me) && !self.went_back() {
             promisers.insert(me.clone());
         }
         for (_, status) in round.yes().filter(|(_, s)| counts(s)) {
@@ -329,12 +337,22 @@ impl Protocol {
             if self.behind(&own, status) && clause!(self, BestOfPromisers) {
                 return Err(Waiting::BehindPromiser(name.clone()));
             }
-            if !status.unfit && better(status, &own) {
+            // Seed 1650: a straggler that promised, and may not run for F + D, kept everybody else
+            // of its own position from running.
+            let by_promises = candidacy.ground == Ground::Quick;
+            if self.may_run_too(status, &candidacy.lease, by_promises) && better(status, &own) {
                 return Err(Waiting::BetterPeer(name.clone()));
             }
         }
         promisers.remove(&me);
         Ok(promisers)
+    }
+
+    /// Rule 10: whom to defer to. A straggler defers to stragglers too: they run on its ground.
+    fn may_run_too(&self, status: &MemberStatus, lease: &Lease, by_promises: bool) -> bool {
+        let straggles = !lease.in_cohort(&self.me());
+        let runs = by_promises || straggles || lease.in_cohort(&status.member.incarnation);
+        runs && !status.unfit && !status.no_copy
     }
 
     fn behind(&self, own: &MemberStatus, other: &MemberStatus) -> bool {
@@ -376,8 +394,7 @@ impl Protocol {
         }
         self.within_lag(lease)?;
         for (name, status) in round.yes() {
-            let able =
-                !status.unfit && !status.no_copy && lease.in_cohort(&status.member.incarnation);
+            let able = self.may_run_too(status, lease, false);
             let ahead = if clause!(self, PositionByTerm) {
                 better(status, &own)
             } else {
@@ -465,6 +482,7 @@ impl Protocol {
     fn stand_down(&mut self, waiting: Waiting) {
         self.counts.refused += 1;
         self.human_options(&waiting);
+        self.stood_down = Some(waiting.clone());
         self.waiting = Some(waiting);
         let jitter = self.jitter(300);
         self.retry_at = self.now + Span::millis(200) + jitter;

@@ -167,7 +167,7 @@ impl Protocol {
         if against {
             return Some(None);
         }
-        if lease.term < self.ledger.term && clause!(self, FollowHighestTerm) {
+        if lease.term < self.ledger.term {
             return None;
         }
         let paused =

@@ -241,6 +241,10 @@ impl Protocol {
             Next::Resume => {
                 self.refuse_wish(&handover);
                 holding.step = Step::Confirm { round: None };
+                let unresolved = matches!(handover.stage, Stage::Unresolved(_));
+                if unresolved && !clause!(self, ReleaseStaysStopped) {
+                    holding.step = Step::Restart;
+                }
             }
             Next::Over => {
                 self.counts.handovers += 1;

@@ -225,7 +225,7 @@ impl Protocol {
             | PostgresState::Dying
             | PostgresState::Starting
             | PostgresState::Primary
-            | PostgresState::Stopping => clause!(self, StartAfterAllGone),
+            | PostgresState::Stopping => true,
         };
         if up {
             self.stop_now();
@@ -417,6 +417,15 @@ impl Protocol {
         if !round.complete() {
             return;
         }
+        let named = self.api.lease.as_ref().and_then(|l| l.holder.as_ref());
+        let other_pod = named.is_some_and(|holder| holder.pod_uid != self.config.pod_uid);
+        let vouched = round.answers.values().find(|a| a.status.no_run_for > Span::ZERO);
+        // The pod that L names goes on by failsafe, with a volume that was taken from it.
+        if let Some(answer) = vouched.filter(|_| other_pod) {
+            self.waiting = Some(Waiting::PeerVouched(answer.status.member.name.clone()));
+            self.duty = Duty::Retiring;
+            return;
+        }
         let higher = round.answers.values().find(|a| a.status.term > self.ledger.term);
         if let Some(answer) = higher {
             self.waiting = Some(Waiting::HigherTerm(answer.status.member.name.clone()));
@@ -468,6 +477,7 @@ impl Protocol {
         self.ledger.role == crate::protocol::ledger::LastRole::Primary
             && self.ledger.promoting.is_none()
             && !self.ledger.rejoining
+            && !self.went_back()
             && matches!(
                 self.state(),
                 PostgresState::Stopped { .. } | PostgresState::Primary | PostgresState::Dying

@@ -131,6 +131,8 @@ pub struct Protocol {
     retry_at: Moment,
     failures: u32,
     failure: Option<String>,
+    /// Why its last candidacy ended without the Lease.
+    stood_down: Option<Waiting>,
     waiting: Option<Waiting>,
     human: Vec<HumanOption>,
     switchover: Option<WishOutcome>,
@@ -176,6 +178,7 @@ impl Protocol {
             retry_at: now,
             failures: 0,
             failure: None,
+            stood_down: None,
             waiting: None,
             human: Vec::new(),
             switchover: None,

@@ -42,6 +42,18 @@ impl Protocol {
             || matches!(self.state(), PostgresState::Empty | PostgresState::Unknown)
     }
 
+    /// L counts on WAL of this very incarnation that it has no more: its volume went back to an
+    /// earlier state, a snapshot for one. Others may have gone beyond, and it is no copy of what was
+    /// acknowledged since.
+    pub(super) fn went_back(&self) -> bool {
+        let me = self.me();
+        self.api.lease.as_ref().is_some_and(|lease| {
+            clause!(self, SnapshotIsNoCopy)
+                && lease.last_holder() == Some(&me)
+                && !self.ledger.history.contains(lease.position, self.flushed())
+        })
+    }
+
     pub(super) fn status(&self) -> MemberStatus {
         let bound = clause!(self, RunAfterVouch);
         MemberStatus {
@@ -57,7 +69,7 @@ impl Protocol {
             }),
             reads_api: self.reads_api(),
             no_run_for: if bound { self.no_run_before.since(self.now) } else { Span::ZERO },
-            no_copy: self.has_no_copy(),
+            no_copy: self.has_no_copy() || self.went_back(),
             unfit: self.unfit(),
             fenced: self.fenced(),
             priority: self.directive.as_ref().map_or(0, |d| d.limits.priority),

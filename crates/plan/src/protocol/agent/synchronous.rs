@@ -202,10 +202,11 @@ impl Protocol {
             both = names.clone();
         }
         // `preferred`: what L promises is kept in force until L says that it is over.
-        let phase = if quorum.is_none() && old.is_some() && clause!(self, NoneBeforeRelax) {
-            Phase::Publish
-        } else {
-            Phase::Names
+        let relaxes = quorum.is_none() && old.is_some();
+        let phase = match (relaxes, clause!(self, NoneBeforeRelax)) {
+            (true, true) => Phase::Publish,
+            (true, false) => Phase::Finish,
+            (false, true | false) => Phase::Names,
         };
         let set = holding.names.as_ref() == Some(&both);
         Shift { quorum, both, names, phase, set }
