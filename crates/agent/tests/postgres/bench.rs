@@ -118,8 +118,8 @@ impl Pod {
         authority.write(&root, name);
         let socket = base.join("test.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        let keeper = Command::new(std::env::current_exe().unwrap())
-            .args(["keeper_process", "--exact", "--ignored", "--nocapture"])
+        let keeper = Command::new(env!("CARGO_BIN_EXE_matriarch-agent-test-processes"))
+            .arg("keeper")
             .env("MATRIARCH_ROOT", &base)
             .env("MATRIARCH_TEST_SOCKET", &socket)
             .stdout(std::fs::File::create(base.join("keeper.log")).unwrap())
