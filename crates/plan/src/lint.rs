@@ -206,9 +206,8 @@ fn check_bounds(world: &World, plan: &Plan, actions: &[&Action], findings: &mut 
     });
     let stopped: Vec<&InstanceName> = actions
         .iter()
-        .filter_map(|action| match action {
-            Action::DeletePod { instance, .. } => Some(instance),
-            _ => None,
+        .filter_map(|action| {
+            if let Action::DeletePod { instance, .. } = action { Some(instance) } else { None }
         })
         .filter(|name| world.instances.get(*name).is_some_and(Instance::is_ready))
         .collect();

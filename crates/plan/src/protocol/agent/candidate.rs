@@ -508,8 +508,32 @@ impl Protocol {
                 self.human.push(HumanOption::NameHolder);
             }
             Waiting::LeaseDamaged => self.ask_for_the_others(),
-            Waiting::NoSource if self.has_no_copy() => self.ask_for_the_others(),
-            _ => {}
+            Waiting::NoSource => {
+                if self.has_no_copy() {
+                    self.ask_for_the_others();
+                }
+            }
+            Waiting::Directive
+            | Waiting::Observation
+            | Waiting::LeaseUnreadable
+            | Waiting::LeaseAbsent
+            | Waiting::Held { .. }
+            | Waiting::HandedTo(_)
+            | Waiting::Vouched { .. }
+            | Waiting::Unfit
+            | Waiting::OtherSystem
+            | Waiting::Straggler { .. }
+            | Waiting::HigherTerm(_)
+            | Waiting::PeerRuns(_)
+            | Waiting::PeerVouched(_)
+            | Waiting::BetterPeer(_)
+            | Waiting::NoCopy
+            | Waiting::CouldNotPromote
+            | Waiting::OtherPod { .. }
+            | Waiting::Successor(_)
+            | Waiting::NoSuccessor
+            | Waiting::UnresolvedWrite
+            | Waiting::Retry { .. } => {}
         }
     }
 

@@ -22,11 +22,17 @@ impl Protocol {
         match self.state() {
             PostgresState::Stopped { .. } => {}
             PostgresState::Primary => return,
-            _ if !clause!(self, CrashAllGone) => {}
-            _ => {
-                self.stop_now();
-                holding.step = Step::Crashed { since, round };
-                return;
+            PostgresState::Unknown
+            | PostgresState::Empty
+            | PostgresState::Dying
+            | PostgresState::Starting
+            | PostgresState::Standby
+            | PostgresState::Stopping => {
+                if clause!(self, CrashAllGone) {
+                    self.stop_now();
+                    holding.step = Step::Crashed { since, round };
+                    return;
+                }
             }
         }
         if self.stopping() {

@@ -101,10 +101,9 @@ impl HandOver {
             self.sent = false;
             self.write_after = Some(now + WRITE_AGAIN);
             if by_api {
-                self.reason = match self.reason {
-                    Reason::Termination { .. } => Reason::Termination { short: true },
-                    _ => Reason::ApiRefuses,
-                };
+                let leaves = matches!(self.reason, Reason::Termination { .. });
+                self.reason =
+                    if leaves { Reason::Termination { short: true } } else { Reason::ApiRefuses };
             }
         }
     }
@@ -195,12 +194,24 @@ impl Protocol {
         let to = self.successor(|s| match &reason {
             Reason::Wish { to: Some(to), .. } => s.member.name == *to,
             Reason::OthersRead | Reason::ApiRefuses => s.reads_api,
-            _ => true,
+            Reason::Wish { to: None, .. }
+            | Reason::Termination { .. }
+            | Reason::Leaving
+            | Reason::Fenced
+            | Reason::CouldNotPromote
+            | Reason::Crash => true,
         });
-        let stage = match (&reason, self.state()) {
-            (Reason::Crash, _) => Stage::Awaiting(self.flushed()),
-            (Reason::Wish { .. } | Reason::Leaving, PostgresState::Primary) => Stage::Checkpoint,
-            _ => Stage::Stopping,
+        let serves = self.state() == PostgresState::Primary;
+        let stage = match &reason {
+            Reason::Crash => Stage::Awaiting(self.flushed()),
+            Reason::Wish { .. } | Reason::Leaving if serves => Stage::Checkpoint,
+            Reason::Wish { .. }
+            | Reason::Leaving
+            | Reason::Termination { .. }
+            | Reason::Fenced
+            | Reason::ApiRefuses
+            | Reason::OthersRead
+            | Reason::CouldNotPromote => Stage::Stopping,
         };
         if stage == Stage::Checkpoint {
             self.run(Action::Checkpoint);
@@ -463,10 +474,8 @@ impl Protocol {
     pub(super) fn handed_over(&mut self) {
         let duty = std::mem::replace(&mut self.duty, Duty::Standby);
         let Duty::Holder(holding) = duty else { return };
-        let reason = match holding.step {
-            Step::HandOver(handover) => handover.reason,
-            _ => return self.lose(),
-        };
+        let Step::HandOver(handover) = holding.step else { return self.lose() };
+        let reason = handover.reason;
         self.counts.handovers += 1;
         self.end_holding(&reason);
     }

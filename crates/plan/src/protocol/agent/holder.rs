@@ -458,8 +458,16 @@ impl Protocol {
         self.count_taken(write);
         let step = match self.state() {
             PostgresState::Primary => Step::Serve,
-            _ if self.ledger.promoting.is_none() => Step::Restart,
-            _ => Step::Promote { since: self.now },
+            PostgresState::Unknown
+            | PostgresState::Empty
+            | PostgresState::Stopped { .. }
+            | PostgresState::Dying
+            | PostgresState::Starting
+            | PostgresState::Standby
+            | PostgresState::Stopping => match self.ledger.promoting {
+                None => Step::Restart,
+                Some(_) => Step::Promote { since: self.now },
+            },
         };
         if write.purpose == Purpose::Confirm {
             self.counts.retaken += 1;
