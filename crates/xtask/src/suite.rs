@@ -81,7 +81,7 @@ pub fn generate(check: bool) -> Result<()> {
 
 /// `cargo xtask sim …`: builds the simulator and runs it.
 pub fn simulate(arguments: &[String]) -> Result<ExitCode> {
-    let mut words = vec!["run", "--quiet", "--package", "matriarch-sim"];
+    let mut words = vec!["run", "--package", "matriarch-sim"];
     if arguments.iter().any(|argument| argument == "--mutations" || argument == "--without") {
         words.extend(["--features", "mutation"]);
     }
@@ -94,7 +94,7 @@ pub fn simulate(arguments: &[String]) -> Result<ExitCode> {
 /// `cargo xtask local …`: builds the binary and runs its one-machine mode.
 pub fn local(arguments: &[String]) -> Result<ExitCode> {
     setup::run(setup::For::Demo)?;
-    cargo(&["build", "--quiet", "--package", "matriarch"])?;
+    cargo(&["build", "--package", "matriarch"])?;
     let mut program = Command::new(target_directory()?.join("debug/matriarch"));
     program.arg("local").envs(setup::environment());
     if arguments.is_empty() {

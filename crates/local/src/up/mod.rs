@@ -440,17 +440,18 @@ async fn last_words(
 ) -> String {
     let name = &cluster.name;
     let state = running.layout.root().display();
+    let program = program::invocation();
     let kill = match verbs::postmaster(&running.client, &running.layout, cluster).await {
         Some(pid) => format!("kill -9 {pid}"),
-        None => format!("matriarch local status --state {state}   # shows its process"),
+        None => format!("{program} local status --state {state}   # shows its process"),
     };
     format!(
         "cluster {name} is ready, {seconds:.1} s after the start\n\n\
-         Connect:\n  psql \"{}\"\n  matriarch local psql {name} --state {state}\n\n\
+         Connect:\n  psql \"{}\"\n  {program} local psql {name} --state {state}\n\n\
          Try:\n  {kill:<40} # kill the primary {}: writes go on by themselves\n  \
-         matriarch local status --state {state}\n  \
+         {program} local status --state {state}\n  \
          KUBECONFIG={} kubectl scale clusters.{}/{name} --replicas=5\n\n\
-         Ctrl-C stops everything; the data stays, and `matriarch local up` brings it back.\n",
+         Ctrl-C stops everything; the data stays, and `{program} local up --state {state}` brings it back.\n",
         access.connection_string(),
         cluster.primary,
         running.layout.kubeconfig().display(),

@@ -22,6 +22,17 @@ pub fn install(layout: &Layout, run_as: &RunAs) -> io::Result<PathBuf> {
     Ok(target)
 }
 
+/// How a user starts this program: by its name if a shell finds it under that, else by its path.
+pub fn invocation() -> String {
+    let Ok(own) = std::env::current_exe() else { return "matriarch".to_owned() };
+    let found = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|folder| {
+            folder.join("matriarch").canonicalize().is_ok_and(|program| program == own)
+        })
+    });
+    if found { "matriarch".to_owned() } else { own.display().to_string() }
+}
+
 fn is_same(own: &Path, target: &Path) -> bool {
     let (Ok(own), Ok(target)) = (own.metadata(), target.metadata()) else { return false };
     own.len() == target.len() && own.modified().ok() == target.modified().ok()
