@@ -265,7 +265,7 @@ pub async fn check(
 ) -> Result<(), String> {
     let candidate = directory.join(CANDIDATE);
     data::write_atomically(&candidate, rendered.postgresql.as_bytes())
-        .map_err(|error| crate::error::chain(&error))?;
+        .map_err(|error| matriarch_api::causes::chain(&error))?;
     let outcome = Run::new(installation.program("postgres"), CHECK_LIMIT)
         .args(["-C", "server_version", "-D"])
         .arg(directory)
@@ -274,14 +274,14 @@ pub async fn check(
         .run()
         .await;
     if let Err(error) = data::remove_file(&candidate) {
-        tracing::warn!(error = crate::error::chain(&error), "candidate left behind");
+        tracing::warn!(error = matriarch_api::causes::chain(&error), "candidate left behind");
     }
     match outcome {
         Ok(_) => Ok(()),
         Err(program::Error::Failed { output, .. }) => Err(output
             .replace(&format!("{}", candidate.display()), "postgresql.conf")
             .replace(CANDIDATE, "postgresql.conf")),
-        Err(error) => Err(crate::error::chain(&error)),
+        Err(error) => Err(matriarch_api::causes::chain(&error)),
     }
 }
 

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::runtime::watcher;
+use matriarch_api::causes::chain;
 use matriarch_api::instance::InstanceStatus;
 use matriarch_plan::protocol::{
     Action, Address, Answer, Base, Command, Event, InstanceName, LeaseReading, LeaseRecord,
@@ -27,7 +28,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::endpoint::ReadWriteEndpoint;
-use crate::error::{Error, chain};
+use crate::error::Error;
 use crate::health::{Health, ServerHealth};
 use crate::keeper::message::{BootTime, Request};
 use crate::lease::LeaseClient;

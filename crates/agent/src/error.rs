@@ -34,16 +34,3 @@ pub enum Error {
         source: std::io::Error,
     },
 }
-
-/// An error with all its sources, for the log and for reports.
-#[must_use]
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
-}

@@ -179,7 +179,7 @@ impl Visit for Fields {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        self.0.insert(field.name().to_owned(), json!(crate::error::chain(value)));
+        self.0.insert(field.name().to_owned(), json!(matriarch_api::causes::chain(value)));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {

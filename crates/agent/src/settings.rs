@@ -50,7 +50,10 @@ impl Known {
     pub fn save(&self, root: &Root) {
         let bytes = serde_json::to_vec(self).unwrap_or_default();
         if let Err(error) = data::write_atomically(&root.state().join("directive.json"), &bytes) {
-            tracing::warn!(error = crate::error::chain(&error), "cannot keep the directive");
+            tracing::warn!(
+                error = matriarch_api::causes::chain(&error),
+                "cannot keep the directive"
+            );
         }
     }
 }

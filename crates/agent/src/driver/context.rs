@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kube::Client;
+use matriarch_api::causes::chain;
 use matriarch_api::identity::Identity;
 use matriarch_pg::control::StandbyFloor;
 use matriarch_plan::protocol::{Incarnation, Member, StandbyNames};
@@ -13,7 +14,6 @@ use tokio::sync::watch;
 
 use super::link::KeeperLink;
 use crate::configuration::{self, Accepted, Rendered};
-use crate::error::chain;
 use crate::options::AgentOptions;
 use crate::postgres::clone::Source;
 use crate::postgres::program::{self, Installation};

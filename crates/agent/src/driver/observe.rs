@@ -59,7 +59,10 @@ async fn stopped(context: &Context) -> Seen {
                 observation.since_checkpoint = Some(end.saturating_distance(control.redo));
             }
             Err(error) => {
-                tracing::warn!(error = crate::error::chain(&error), "cannot read the volume");
+                tracing::warn!(
+                    error = matriarch_api::causes::chain(&error),
+                    "cannot read the volume"
+                );
             }
         }
         observation

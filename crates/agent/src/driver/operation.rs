@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
+use matriarch_api::causes::chain;
 use matriarch_api::reasons::failure;
 use matriarch_plan::protocol::{
     Action, Incarnation, Member, Outcome, Span, StandbyNames, StopMode, TimelineId,
@@ -12,7 +13,6 @@ use super::context::{Context, Failed, Replication, with};
 use super::link::Postmaster;
 use super::wal;
 use crate::certificates::Files;
-use crate::error::chain;
 use crate::keeper::message::{
     ALREADY_RUNNING, BAD_START_FILE, Ending, NOT_LOCKED, PostmasterSignal, Request,
 };

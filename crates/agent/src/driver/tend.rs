@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
+use matriarch_api::causes::chain;
 use matriarch_api::instance::InstanceSpec;
 use matriarch_plan::protocol::{Lsn, PostgresState};
 use tokio::sync::watch;
@@ -17,7 +18,6 @@ use super::operation;
 use crate::access::Passwords;
 use crate::certificates::{self, Material};
 use crate::configuration::{Accepted, slot_name};
-use crate::error::chain;
 use crate::keeper::message::{PostmasterSignal, Request};
 use crate::peers::client::Peers;
 use crate::peers::server::ServerTls;
