@@ -212,6 +212,16 @@ impl Machine {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// What a verb of the plugin prints, given as a user gives it; the error is what it says
+    /// otherwise.
+    pub fn plugin(&self, words: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(Self::binary()?);
+        let output = command.args(words).env("KUBECONFIG", self.kubeconfig()).output()?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}", error.trim_end());
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     /// Runs SQL through psql with the printed connection string.
     pub async fn sql(&self, sql: &str) -> anyhow::Result<String> {
         let string = self.connection_string()?;

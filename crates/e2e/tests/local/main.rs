@@ -5,3 +5,4 @@ mod failover;
 mod operations;
 mod repairs;
 mod single;
+mod verbs;
