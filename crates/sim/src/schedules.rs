@@ -320,6 +320,7 @@ mod tests {
         set_of_standbys_changes_with_kills: "widening and shrinking S with a kill",
         old_primary_with_a_new_volume: "old P returns with a new volume",
         lease_deleted: "L deleted by hand",
+        first_restart_fails: "P's first restart fails",
         equal_candidates: "two candidates equal",
         swap_whose_answer_is_lost: "candidate's swap succeeds, the answer is lost",
         endpoint_swap_fails: "swap of the EndpointSlice fails",

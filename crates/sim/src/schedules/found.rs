@@ -1,5 +1,7 @@
 //! The second list of docs/ha-protocol.md: schedules that broke an earlier wording of a rule.
 
+use std::collections::BTreeSet;
+
 use matriarch_plan::protocol::{ApiRefusal, LeaseRecord};
 
 use super::Named;
@@ -24,6 +26,7 @@ pub(super) const SCRIPTS: &[Named] = &[
     ("Cluster deleted, its service account first", service_account_gone),
     ("each PostgreSQL restarted in place", restarted_in_place),
     ("P is to stop and cannot start", terminated_while_down),
+    ("P's first restart fails", restart_fails_once),
     ("L restored, whom it names is dead", restored_names_dead),
     ("L restored, an instance removed meanwhile", restored_and_removed),
     ("L restored, the best instance was away", restored_best_was_away),
@@ -504,6 +507,28 @@ fn thaws_with_former(world: &mut World) {
     }
     world.seconds(60);
     world.expect(world.whole(), "both follow");
+}
+
+fn restart_fails_once(world: &mut World) {
+    // Nobody else can take over, so that it tries again where it is.
+    let primary = world.primary();
+    for pod in world.standbys() {
+        let machine = world.machine_of(pod);
+        world.power_off(machine);
+    }
+    world.seconds(1);
+    world.pods[primary].start_fails = true;
+    world.kill_server(primary);
+    world.pass_between(1_000, 4_000);
+    world.pods[primary].start_fails = false;
+    let mut runs = BTreeSet::new();
+    for _ in 0..400 {
+        world.pass(SECOND / 50);
+        runs.extend(world.server(primary).map(|server| server.run));
+    }
+    world.expect(runs.len() == 1, "the start that succeeds is left alone");
+    world.power_on_all();
+    world.seconds(30);
 }
 
 fn terminated_while_down(world: &mut World) {

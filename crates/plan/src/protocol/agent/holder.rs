@@ -495,8 +495,14 @@ impl Protocol {
     // ---- starting ----
 
     fn restart(&mut self, holding: &mut Holding) {
+        // Asked before the next start: once it runs again, nothing of this stops it.
+        if holding.restart_failed && self.state() != PostgresState::Primary {
+            holding.step = Step::Crashed { since: holding.since, round: None };
+            return self.crashed(holding);
+        }
         match self.state() {
             PostgresState::Primary => {
+                holding.restart_failed = false;
                 holding.since = self.now;
                 holding.step = Step::Serve;
             }
@@ -516,9 +522,6 @@ impl Protocol {
             | PostgresState::Empty
             | PostgresState::Starting
             | PostgresState::Stopping => {}
-        }
-        if holding.restart_failed {
-            holding.step = Step::Crashed { since: holding.since, round: None };
         }
     }
 
