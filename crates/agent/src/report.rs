@@ -76,6 +76,7 @@ pub fn status(sources: &Sources<'_>) -> InstanceStatus {
         | PostgresState::Stopping => (InstanceRole::Unknown, false),
     };
     let failure = failure(sources);
+    let pending_restart = tended.pending_restart(context.link.postmaster()).to_vec();
     InstanceStatus {
         observed_generation: known.generation,
         incarnation: with(&context.incarnation, |it| it.clone()),
@@ -98,8 +99,8 @@ pub fn status(sources: &Sources<'_>) -> InstanceStatus {
             .as_ref()
             .map(|server| server.configuration.clone())
             .filter(|hash| !hash.is_empty()),
-        pending_restart: tended.pending_restart.clone(),
-        pending_restart_decrease: decrease(context, tended),
+        pending_restart_decrease: decrease(context, &pending_restart),
+        pending_restart,
         configuration_error: tended
             .configuration_error
             .clone()
@@ -143,8 +144,8 @@ fn kept(sources: &Sources<'_>) -> Vec<KeptDirectory> {
     directories
 }
 
-fn decrease(context: &Context, tended: &Tended) -> bool {
-    if tended.pending_restart.is_empty() {
+fn decrease(context: &Context, pending_restart: &[String]) -> bool {
+    if pending_restart.is_empty() {
         return false;
     }
     let wished = with(&context.configured, |it| it.floor);

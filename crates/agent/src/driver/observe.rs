@@ -11,6 +11,8 @@ use crate::postgres::{data, server};
 /// An observation with what only the report needs.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
+    /// When the look began: what it tells may be as old as that.
+    pub began: Option<tokio::time::Instant>,
     /// For the protocol.
     pub observation: Observation,
     /// From the server itself, if it answered.
@@ -21,6 +23,11 @@ pub struct Seen {
 
 /// Looks at PostgreSQL and its data directory. `stopping` while a stop is being carried out.
 pub async fn look(context: &Context, stopping: bool) -> Seen {
+    let began = Some(tokio::time::Instant::now());
+    Seen { began, ..see(context, stopping).await }
+}
+
+async fn see(context: &Context, stopping: bool) -> Seen {
     if !context.link.postmaster().is_running() {
         return stopped(context).await;
     }
@@ -113,5 +120,5 @@ async fn running(context: &Context, found: server::Observation, stopping: bool) 
             })
             .collect(),
     };
-    Seen { observation, server: Some(found), refuses: false }
+    Seen { observation, server: Some(found), ..Seen::default() }
 }

@@ -13,6 +13,7 @@ use matriarch_plan::protocol::{Lsn, PostgresState};
 use tokio::sync::watch;
 
 use super::context::{Context, Failed, with};
+use super::link::Postmaster;
 use super::observe::Seen;
 use super::operation;
 use crate::access::Passwords;
@@ -39,8 +40,18 @@ pub struct Tended {
     pub certificates: bool,
     /// What the server has against the files that it has loaded.
     pub configuration_error: Option<String>,
-    /// Parameters that wait for a restart.
+    /// Parameters that wait for a restart, of the server that was asked.
     pub pending_restart: Vec<String>,
+    /// That server.
+    pub asked: Option<Postmaster>,
+}
+
+impl Tended {
+    /// Parameters that wait for a restart of this server: what an earlier one said is over.
+    #[must_use]
+    pub fn pending_restart(&self, postmaster: Postmaster) -> &[String] {
+        if self.asked == Some(postmaster) { &self.pending_restart } else { &[] }
+    }
 }
 
 /// The task.
@@ -230,6 +241,7 @@ impl Tender {
             }
         }
         let rejected = with(&self.context.configured, |it| it.rejected.clone());
+        let postmaster = self.context.link.postmaster();
         let answers = self
             .context
             .in_session(async |session| {
@@ -243,6 +255,7 @@ impl Tender {
             let said = (!errors.is_empty()).then(|| errors.join("; "));
             tended.configuration_error = rejected.map(|(_, words)| words).or(said);
             tended.pending_restart = pending;
+            tended.asked = Some(postmaster);
         }
     }
 

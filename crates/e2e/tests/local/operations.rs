@@ -121,6 +121,9 @@ async fn parameters_are_reloaded_restarted_refused_and_taken_back() -> Result<()
         let status = world.healthy(3).await?;
         ensure!(!status.to_string().contains("still waits for a restart"), "{status:#}");
     }
+    // A look that began before a restart does not start PostgreSQL once more.
+    let printed = world.machine.printed();
+    ensure!(!printed.contains("already runs"), "{printed}");
     let tally = writer.finish().await?;
     println!("{tally:?}");
     ensure!(tally.lost.is_empty(), "rows are lost: {:?}", tally.lost);
