@@ -62,6 +62,15 @@ impl Accepted {
         Self { hash: spec.configuration_hash.clone(), configuration: spec.configuration.clone() }
     }
 
+    /// This with the rules of pg_hba.conf of another. Its hash is neither's: both would be taken
+    /// for what is in force.
+    #[must_use]
+    pub fn with_rules_of(&self, other: &Self) -> Self {
+        let mut mixed = Self { hash: format!("{}-former-rules", self.hash), ..self.clone() };
+        mixed.configuration.pg_hba.clone_from(&other.configuration.pg_hba);
+        mixed
+    }
+
     /// What was taken last, by this agent or one before it.
     #[must_use]
     pub fn load(root: &Root) -> Option<Self> {
@@ -89,6 +98,14 @@ pub struct Rendered {
     pub replication_hash: String,
     /// What standbys depend on.
     pub floor: Option<StandbyFloor>,
+}
+
+impl Rendered {
+    /// The text of pg_hba.conf.
+    #[must_use]
+    pub fn hba(&self) -> &str {
+        &self.hba
+    }
 }
 
 /// Renders the files; an error says what is wrong with the user's part.

@@ -224,14 +224,14 @@ impl Context {
             None => self.try_out(directory, installation, &wished, accepted.as_ref()).await,
         };
         let (used, rendered) = match (taken, accepted) {
-            (Ok(rendered), before) => {
-                if before.as_ref() != Some(&wished)
-                    && let Err(error) = wished.save(&self.options.root)
+            (Ok((taken, rendered)), before) => {
+                if before.as_ref() != Some(&taken)
+                    && let Err(error) = taken.save(&self.options.root)
                 {
                     tracing::warn!(error = chain(&error), "cannot keep the configuration");
                 }
                 with(&self.configured, |it| it.rejected = None);
-                (wished, rendered)
+                (taken, rendered)
             }
             (Err(words), before) => {
                 tracing::error!("PostgreSQL does not take the configuration: {words}");
@@ -260,13 +260,51 @@ impl Context {
         installation: &Installation,
         wished: &Accepted,
         accepted: Option<&Accepted>,
-    ) -> Result<Rendered, String> {
+    ) -> Result<(Accepted, Rendered), String> {
         let rendered = self.render(directory, installation, wished)?;
         // Nothing of the user's changed: no time is lost on the way to a promotion.
-        if accepted != Some(wished) {
-            configuration::check(directory, installation, &rendered).await?;
+        if accepted == Some(wished) {
+            return Ok((wished.clone(), rendered));
         }
-        Ok(rendered)
+        configuration::check(directory, installation, &rendered).await?;
+        match accepted {
+            Some(before) if !self.judges_rules(directory, &rendered).await? => {
+                let mixed = wished.with_rules_of(before);
+                let rendered = self.render(directory, installation, &mixed)?;
+                Ok((mixed, rendered))
+            }
+            Some(_) | None => Ok((wished.clone(), rendered)),
+        }
+    }
+
+    /// Has PostgreSQL judge the rules of pg_hba.conf, which it does only while it runs and where
+    /// they lie; with rules that it refuses it would not start again. False if it cannot be asked
+    /// now. An error is what it has against them; then the former file is back.
+    async fn judges_rules(&self, directory: &Path, rendered: &Rendered) -> Result<bool, String> {
+        let path = directory.join("pg_hba.conf");
+        let Ok(before) = std::fs::read(&path) else { return Ok(false) };
+        if before == rendered.hba().as_bytes() {
+            return Ok(true);
+        }
+        let own = directory == self.options.root.pgdata();
+        if !own || !self.link.postmaster().is_running() {
+            return Ok(false);
+        }
+        let write =
+            |content: &[u8]| data::write_atomically(&path, content).map_err(|error| chain(&error));
+        write(rendered.hba().as_bytes())?;
+        match self.in_session(server::rule_errors).await {
+            Ok(errors) if errors.is_empty() => Ok(true),
+            Ok(errors) => {
+                write(&before)?;
+                Err(errors.join("; "))
+            }
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "PostgreSQL cannot be asked for its rules");
+                write(&before)?;
+                Ok(false)
+            }
+        }
     }
 
     fn render(

@@ -239,6 +239,12 @@ impl Tender {
                 tracing::warn!("{}", failed.message);
                 state.tried = None;
             }
+            let (accepted, rejected) =
+                with(&self.context.configured, |it| (it.accepted.clone(), it.rejected.is_some()));
+            if !rejected && accepted.as_ref() != Some(&wished) {
+                // PostgreSQL could not be asked for its rules.
+                state.tried = None;
+            }
         }
         let rejected = with(&self.context.configured, |it| it.rejected.clone());
         let postmaster = self.context.link.postmaster();

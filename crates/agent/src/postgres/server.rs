@@ -180,6 +180,18 @@ pub async fn configuration_errors(session: &Session) -> Result<Vec<String>, sql:
     Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
 }
 
+/// What PostgreSQL has against the rules in the pg_hba.conf that lies there, loaded or not
+/// (`pg_hba_file_rules`).
+///
+/// # Errors
+/// If the server does not answer.
+pub async fn rule_errors(session: &Session) -> Result<Vec<String>, sql::Error> {
+    let statement = "SELECT format('pg_hba.conf line %s: %s', line_number, error) \
+        FROM pg_hba_file_rules WHERE error IS NOT NULL";
+    let rows = session.rows(statement, OBSERVATION_LIMIT).await?;
+    Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
+}
+
 /// Writes a checkpoint.
 ///
 /// # Errors

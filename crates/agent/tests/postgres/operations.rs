@@ -79,6 +79,53 @@ async fn a_value_that_postgresql_rejects_is_reported_in_its_words_and_the_old_on
     eventually("the new value is in force", async || pod.sql("SHOW work_mem").await == "9MB").await;
 }
 
+/// With rules that it refuses PostgreSQL would not start: they never lie where it reads them.
+#[tokio::test]
+async fn rules_that_postgresql_rejects_are_reported_in_its_words_and_do_not_stop_a_start() {
+    if !unprivileged(
+        "operations::rules_that_postgresql_rejects_are_reported_in_its_words_and_do_not_stop_a_start",
+    ) {
+        return;
+    }
+    let pod = Pod::start("rules", 13, &Authority::new()).await;
+    pod.done(Action::Initialize).await;
+    pod.done(Action::StartPrimary { names: StandbyNames::none() }).await;
+    let rules = "SELECT count(*) FROM pg_hba_file_rules WHERE address = '10.9.0.0'";
+    let refused = |hash: &str| {
+        pod.direct(|known| {
+            known.spec.configuration_hash = hash.to_owned();
+            known.spec.configuration.pg_hba =
+                vec!["hostssl all all 10.9.0.0/16 scram-sha-256 map=nowhere".to_owned()];
+        });
+    };
+    refused("two");
+    operation::reload(&pod.context).await.unwrap();
+    let words = with(&pod.context.configured, |it| it.rejected.clone().unwrap().1);
+    println!("PostgreSQL's words: {words}");
+    assert!(words.contains("authentication option \"map\" is only valid for"), "{words}");
+    assert_eq!(pod.sql(rules).await, "0");
+    pod.done(stop(StopMode::Fast)).await;
+    pod.done(Action::StartPrimary { names: StandbyNames::none() }).await;
+
+    // New while PostgreSQL is down: it starts with the former rules, and then judges the new ones.
+    pod.done(stop(StopMode::Fast)).await;
+    refused("three");
+    pod.done(Action::StartPrimary { names: StandbyNames::none() }).await;
+    assert_eq!(with(&pod.context.configured, |it| it.rejected.clone()), None);
+    assert_eq!(pod.sql("SHOW matriarch.configuration_sha256").await, "three-former-rules");
+    operation::reload(&pod.context).await.unwrap();
+    assert!(with(&pod.context.configured, |it| it.rejected.is_some()));
+
+    pod.direct(|known| {
+        known.spec.configuration_hash = "four".to_owned();
+        known.spec.configuration.pg_hba =
+            vec!["hostssl all all 10.9.0.0/16 scram-sha-256".to_owned()];
+    });
+    operation::reload(&pod.context).await.unwrap();
+    assert_eq!(with(&pod.context.configured, |it| it.rejected.clone()), None);
+    assert_eq!(pod.sql(rules).await, "1");
+}
+
 #[tokio::test]
 async fn postgresql_15_is_cloned_promoted_and_rewound() {
     if unprivileged("operations::postgresql_15_is_cloned_promoted_and_rewound") {
