@@ -362,9 +362,9 @@ pub fn human_options(cluster: &str, report: &Report) -> Vec<HumanOption> {
                 let offered = stall.options.iter();
                 options.extend(offered.map(|(action, brings)| option(action.clone(), brings)));
             }
-            Block::StillPending { instance, .. } => options.push(option(
-                format!("kubectl matriarch restart {cluster} {instance}"),
-                "PostgreSQL of this instance restarts",
+            Block::StillPending { .. } => options.push(option(
+                format!("kubectl matriarch restart {cluster}"),
+                "All instances restart one after the other, the primary last",
             )),
             Block::Spec(_)
             | Block::Configuration { .. }
