@@ -16,7 +16,6 @@ use crate::figures::{Spread, memory, millis, seconds};
 use crate::load::Load;
 use crate::pauses::Pauses;
 
-const NAME: &str = "cluster-example";
 const READY: Duration = Duration::from_secs(180);
 /// So long it writes before the event, so that what is measured is a steady state.
 const BEFORE: Duration = Duration::from_secs(2);
@@ -236,7 +235,8 @@ impl Bench {
             Event::Switchover => {
                 let pods = self.machine.pods()?;
                 let to = pods.keys().find(|name| **name != primary.name).context("a standby")?;
-                self.machine.verb(&["promote", NAME, to]).map(|_| ())
+                let (cluster, _) = to.rsplit_once('-').context("an instance has a serial")?;
+                self.machine.verb(&["promote", cluster, to]).map(|_| ())
             }
         }
     }
