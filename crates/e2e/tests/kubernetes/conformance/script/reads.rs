@@ -30,7 +30,14 @@ pub fn lists() -> Vec<Step> {
         step("services as a table", Table, "~/services", Value::Null).cells(),
         step("claims as a table", Table, "~/persistentvolumeclaims", Value::Null).cells(),
         step("secrets as a table", Table, "~/secrets", Value::Null).cells(),
-        step("events as a table", Table, "~/events", Value::Null).cells(),
+        // A kube-apiserver repairs addresses of Services now and then, and tells of it in events.
+        step(
+            "events as a table",
+            Table,
+            "~/events?fieldSelector=involvedObject.name=p",
+            Value::Null,
+        )
+        .cells(),
         step(
             "leases as a table",
             Table,
