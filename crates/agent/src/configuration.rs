@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use matriarch_api::causes::chain;
 use matriarch_api::instance::{Configuration, InstanceSpec};
 use matriarch_pg::conf::render_settings;
 use matriarch_pg::control::{ControlData, StandbyFloor};
@@ -282,7 +283,7 @@ pub async fn check(
 ) -> Result<(), String> {
     let candidate = directory.join(CANDIDATE);
     data::write_atomically(&candidate, rendered.postgresql.as_bytes())
-        .map_err(|error| matriarch_api::causes::chain(&error))?;
+        .map_err(|error| chain(&error))?;
     let outcome = Run::new(installation.program("postgres"), CHECK_LIMIT)
         .args(["-C", "server_version", "-D"])
         .arg(directory)
@@ -291,14 +292,14 @@ pub async fn check(
         .run()
         .await;
     if let Err(error) = data::remove_file(&candidate) {
-        tracing::warn!(error = matriarch_api::causes::chain(&error), "candidate left behind");
+        tracing::warn!(error = chain(&error), "candidate left behind");
     }
     match outcome {
         Ok(_) => Ok(()),
         Err(program::Error::Failed { output, .. }) => Err(output
             .replace(&format!("{}", candidate.display()), "postgresql.conf")
             .replace(CANDIDATE, "postgresql.conf")),
-        Err(error) => Err(matriarch_api::causes::chain(&error)),
+        Err(error) => Err(chain(&error)),
     }
 }
 

@@ -206,20 +206,15 @@ impl Machine {
     /// What a verb of `matriarch local` prints.
     pub fn verb(&self, words: &[&str]) -> anyhow::Result<String> {
         let mut command = Command::new(Self::binary()?);
-        let output = command.arg("local").args(words).arg("--state").arg(&self.state).output()?;
-        let error = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "local {}: {error}", words.join(" "));
-        Ok(String::from_utf8(output.stdout)?)
+        printed_by(command.arg("local").args(words).arg("--state").arg(&self.state))
+            .with_context(|| format!("local {}", words.join(" ")))
     }
 
     /// What a verb of the plugin prints, given as a user gives it; the error is what it says
     /// otherwise.
     pub fn plugin(&self, words: &[&str]) -> anyhow::Result<String> {
         let mut command = Command::new(Self::binary()?);
-        let output = command.args(words).env("KUBECONFIG", self.kubeconfig()).output()?;
-        let error = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{}", error.trim_end());
-        Ok(String::from_utf8(output.stdout)?)
+        printed_by(command.args(words).env("KUBECONFIG", self.kubeconfig()))
     }
 
     /// Runs SQL through psql with the printed connection string.
@@ -351,6 +346,14 @@ fn collect(pipe: impl std::io::Read + Send + 'static, lines: Arc<Mutex<Vec<Strin
             lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
         }
     });
+}
+
+/// What a program prints; the error is what it says otherwise.
+fn printed_by(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output()?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}", error.trim_end());
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// The verb that a process of ours was started with.

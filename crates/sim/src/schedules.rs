@@ -210,6 +210,13 @@ impl World {
         story!(self, "{} and {} are cut from each other", self.pod_name(a), self.pod_name(b));
     }
 
+    fn power_off_standbys(&mut self) {
+        for pod in self.standbys() {
+            let machine = self.machine_of(pod);
+            self.power_off(machine);
+        }
+    }
+
     fn power_on_all(&mut self) {
         for machine in 0..self.machines.len() {
             self.power_on(machine);

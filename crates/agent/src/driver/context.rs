@@ -293,15 +293,15 @@ impl Context {
         let write =
             |content: &[u8]| data::write_atomically(&path, content).map_err(|error| chain(&error));
         write(rendered.hba().as_bytes())?;
-        match self.in_session(server::rule_errors).await {
-            Ok(errors) if errors.is_empty() => Ok(true),
-            Ok(errors) => {
-                write(&before)?;
-                Err(errors.join("; "))
-            }
+        let judged = self.in_session(server::rule_errors).await;
+        if judged.as_ref().is_ok_and(Vec::is_empty) {
+            return Ok(true);
+        }
+        write(&before)?;
+        match judged {
+            Ok(errors) => Err(errors.join("; ")),
             Err(error) => {
                 tracing::warn!(error = chain(&error), "PostgreSQL cannot be asked for its rules");
-                write(&before)?;
                 Ok(false)
             }
         }

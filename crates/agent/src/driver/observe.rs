@@ -1,5 +1,6 @@
 //! How PostgreSQL is, for the protocol.
 
+use matriarch_api::causes::chain;
 use matriarch_plan::protocol::{
     Lsn, Observation, PostgresState, Receiver, Span, TimelineId, WalSender,
 };
@@ -66,10 +67,7 @@ async fn stopped(context: &Context) -> Seen {
                 observation.since_checkpoint = Some(end.saturating_distance(control.redo));
             }
             Err(error) => {
-                tracing::warn!(
-                    error = matriarch_api::causes::chain(&error),
-                    "cannot read the volume"
-                );
+                tracing::warn!(error = chain(&error), "cannot read the volume");
             }
         }
         observation

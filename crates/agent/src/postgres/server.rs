@@ -157,9 +157,7 @@ fn sender(row: &[Option<String>]) -> Sender {
 /// # Errors
 /// If the server does not answer.
 pub async fn pending_restart(session: &Session) -> Result<Vec<String>, sql::Error> {
-    let statement = "SELECT name FROM pg_settings WHERE pending_restart ORDER BY name";
-    let rows = session.rows(statement, OBSERVATION_LIMIT).await?;
-    Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
+    texts(session, "SELECT name FROM pg_settings WHERE pending_restart ORDER BY name").await
 }
 
 /// What PostgreSQL has against the configuration files, in its own words.
@@ -169,15 +167,15 @@ pub async fn pending_restart(session: &Session) -> Result<Vec<String>, sql::Erro
 pub async fn configuration_errors(session: &Session) -> Result<Vec<String>, sql::Error> {
     // Rows with neither a name nor a file are parameters that left the file and wait for a restart,
     // which `pending_restart` tells.
-    let statement = "SELECT format('%s: %s', coalesce(name, sourcefile || ' line ' || \
+    let statement = format!(
+        "SELECT format('%s: %s', coalesce(name, sourcefile || ' line ' || \
         sourceline), error) FROM pg_file_settings WHERE error IS NOT NULL \
         AND (name IS NOT NULL OR sourcefile IS NOT NULL) \
         AND (error <> 'setting could not be applied' OR name NOT IN \
         (SELECT name FROM pg_settings WHERE pending_restart)) \
-        UNION ALL SELECT format('pg_hba.conf line %s: %s', line_number, error) \
-        FROM pg_hba_file_rules WHERE error IS NOT NULL";
-    let rows = session.rows(statement, OBSERVATION_LIMIT).await?;
-    Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
+        UNION ALL {RULE_ERRORS}"
+    );
+    texts(session, &statement).await
 }
 
 /// What PostgreSQL has against the rules in the pg_hba.conf that lies there, loaded or not
@@ -186,8 +184,14 @@ pub async fn configuration_errors(session: &Session) -> Result<Vec<String>, sql:
 /// # Errors
 /// If the server does not answer.
 pub async fn rule_errors(session: &Session) -> Result<Vec<String>, sql::Error> {
-    let statement = "SELECT format('pg_hba.conf line %s: %s', line_number, error) \
-        FROM pg_hba_file_rules WHERE error IS NOT NULL";
+    texts(session, RULE_ERRORS).await
+}
+
+const RULE_ERRORS: &str = "SELECT format('pg_hba.conf line %s: %s', line_number, error) \
+    FROM pg_hba_file_rules WHERE error IS NOT NULL";
+
+/// The only column of a statement's rows, without those that are null.
+async fn texts(session: &Session, statement: &str) -> Result<Vec<String>, sql::Error> {
     let rows = session.rows(statement, OBSERVATION_LIMIT).await?;
     Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
 }

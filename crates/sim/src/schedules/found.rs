@@ -512,10 +512,7 @@ fn thaws_with_former(world: &mut World) {
 fn restart_fails_once(world: &mut World) {
     // Nobody else can take over, so that it tries again where it is.
     let primary = world.primary();
-    for pod in world.standbys() {
-        let machine = world.machine_of(pod);
-        world.power_off(machine);
-    }
+    world.power_off_standbys();
     world.seconds(1);
     world.pods[primary].start_fails = true;
     world.kill_server(primary);
@@ -534,10 +531,7 @@ fn restart_fails_once(world: &mut World) {
 fn terminated_while_down(world: &mut World) {
     // Nobody else can take over, so that it tries to start where it is.
     let primary = world.primary();
-    for pod in world.standbys() {
-        let machine = world.machine_of(pod);
-        world.power_off(machine);
-    }
+    world.power_off_standbys();
     world.seconds(1);
     world.pods[primary].start_fails = true;
     world.kill_postmaster(primary);

@@ -360,10 +360,7 @@ fn last_standby_goes(world: &mut World) {
     world.hurry(20);
     world.until_renewed();
     world.cut_from_api(primary);
-    for standby in world.standbys() {
-        let machine = world.machine_of(standby);
-        world.power_off(machine);
-    }
+    world.power_off_standbys();
     // Longer than it takes to give the walsenders up, shorter than the right.
     world.pass_between(6_500, 7_000);
     world.heal_network();
