@@ -36,7 +36,7 @@ fn main() -> ExitCode {
 
 /// The whole chain of causes, for a person, on standard error.
 fn complain(error: &anyhow::Error) -> ExitCode {
-    eprintln!("matriarch: {error:#}");
+    eprintln!("matriarch: {}", matriarch_api::causes::chain(error.as_ref()));
     ExitCode::FAILURE
 }
 
