@@ -214,11 +214,16 @@ impl World {
             return None;
         }
         let away = self.pods[holder].machine;
+        let on = |machine: usize| {
+            self.pods.iter().filter(|pod| pod.alive && pod.machine == machine).count()
+        };
+        // A machine may carry two of five instances.
         let used: Vec<usize> = self
             .pods
             .iter()
             .filter(|pod| pod.alive && pod.machine != away)
             .map(|pod| pod.machine)
+            .filter(|&machine| members > standbys + on(machine))
             .collect();
         self.random.pick(&used)
     }
