@@ -230,6 +230,11 @@ impl TimelineHistory {
         self.forks.iter().find(|fork| fork.timeline == timeline).map(|fork| fork.end)
     }
 
+    /// All of its timelines, oldest first, each with where it begins (`0/0` for the oldest).
+    pub fn timelines(&self) -> impl Iterator<Item = (TimelineId, Lsn)> {
+        self.spans().map(|span| (span.timeline, span.begin))
+    }
+
     /// Where this history came to `timeline` (`0/0` for the oldest); none if it never was there.
     pub fn began(&self, timeline: TimelineId) -> Option<Lsn> {
         self.spans().find(|span| span.timeline == timeline).map(|span| span.begin)

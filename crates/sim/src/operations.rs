@@ -118,15 +118,17 @@ impl World {
             return Observation { state, ..Observation::default() };
         };
         let place = self.wal.settle(Place { branch: directory.branch, lsn: directory.flushed });
-        let begins = match self.wal.history(place.branch).as_slice() {
-            [_] => 0,
-            _ => self.wal.start(place.branch),
-        };
+        let timelines = self.wal.history(place.branch).into_iter().enumerate().filter_map(
+            |(index, (number, begins))| {
+                Some((TimelineId::new(number)?, Lsn(if index == 0 { 0 } else { begins })))
+            },
+        );
+        let timelines = timelines.collect();
         Observation {
             state,
             system_id: Some(SYSTEM),
             timeline: TimelineId::new(self.wal.timeline(place.branch)),
-            timeline_begins: Lsn(begins),
+            timelines,
             flushed: Some(Lsn(directory.flushed)),
             replayed: Some(Lsn(directory.flushed)),
             since_checkpoint: Some(directory.flushed.saturating_sub(directory.checkpoint)),

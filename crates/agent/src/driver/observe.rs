@@ -1,9 +1,7 @@
 //! How PostgreSQL is, for the protocol.
 
 use matriarch_api::causes::chain;
-use matriarch_plan::protocol::{
-    Lsn, Observation, PostgresState, Receiver, Span, TimelineId, WalSender,
-};
+use matriarch_plan::protocol::{Observation, PostgresState, Receiver, Span, TimelineId, WalSender};
 
 use super::context::{Context, Replication};
 use super::wal;
@@ -61,8 +59,7 @@ async fn stopped(context: &Context) -> Seen {
                 observation.state = PostgresState::Stopped { clean: control.state.is_clean() };
                 observation.system_id = Some(control.system_id);
                 observation.timeline = Some(timeline);
-                observation.timeline_begins =
-                    wal::timeline_begins(&root, timeline).unwrap_or(Lsn::INVALID);
+                observation.timelines = wal::timelines(&root, timeline);
                 observation.flushed = Some(end);
                 observation.since_checkpoint = Some(end.saturating_distance(control.redo));
             }
@@ -79,7 +76,7 @@ async fn running(context: &Context, found: server::Observation, stopping: bool) 
     let root = &context.options.root;
     let control = wal::control(root).ok();
     let timeline = found.timeline.or(control.as_ref().map(|it| it.checkpoint_timeline));
-    let begins = timeline.and_then(|it| wal::timeline_begins(root, it));
+    let timelines = timeline.map(|it| wal::timelines(root, it)).unwrap_or_default();
     let receiver = match (&found.receiver, context.replication()) {
         (Some(receiver), _) if receiver.streaming => Receiver::Streaming {
             silent: Span::millis(u64::try_from(receiver.silent.as_millis()).unwrap_or(u64::MAX)),
@@ -103,7 +100,7 @@ async fn running(context: &Context, found: server::Observation, stopping: bool) 
         },
         system_id: control.as_ref().map(|it| it.system_id),
         timeline: timeline.or(TimelineId::new(1)),
-        timeline_begins: begins.unwrap_or(Lsn::INVALID),
+        timelines,
         flushed: Some(found.flushed).filter(|it| it.is_valid()),
         replayed: Some(found.replayed).filter(|it| found.in_recovery && it.is_valid()),
         since_checkpoint: control.map(|it| found.flushed.saturating_distance(it.redo)),

@@ -81,15 +81,17 @@ pub fn free_timelines(root: &Root) -> Result<(), data::Error> {
     Ok(())
 }
 
-/// Where a timeline begins, by its history file; 0/0 for the first, none if it is not known.
+/// The timelines that lead to `timeline`, itself last, each with where it begins by its history file
+/// (0/0 for the first); empty if it cannot be read.
 #[must_use]
-pub fn timeline_begins(root: &Root, timeline: TimelineId) -> Option<Lsn> {
+pub fn timelines(root: &Root, timeline: TimelineId) -> Vec<(TimelineId, Lsn)> {
     if timeline == TimelineId::FIRST {
-        return Some(Lsn::INVALID);
+        return vec![(timeline, Lsn::INVALID)];
     }
     let path = pg_wal(root).join(format!("{:08X}.history", timeline.get()));
-    let text = fs::read_to_string(path).ok()?;
-    TimelineHistory::parse(timeline, &text).ok()?.began(timeline)
+    let history =
+        fs::read_to_string(path).ok().and_then(|text| TimelineHistory::parse(timeline, &text).ok());
+    history.iter().flat_map(TimelineHistory::timelines).collect()
 }
 
 /// The end of a stopped directory's valid WAL, and the timeline that it is on.
@@ -101,7 +103,7 @@ pub fn end(root: &Root, control: &ControlData) -> (TimelineId, Lsn) {
     let mut timeline = control.checkpoint_timeline;
     let mut found = follow(root, control, timeline, control.redo).unwrap_or(control.checkpoint);
     for later in later_timelines(root, timeline) {
-        let Some(begins) = timeline_begins(root, later) else { continue };
+        let Some((_, begins)) = timelines(root, later).pop() else { continue };
         if begins > found {
             continue;
         }

@@ -192,7 +192,9 @@ async fn cloned_promoted_and_rewound(major: u32, hosts: [u8; 2]) {
     let promoted = observe::look(&two.context, false).await.observation;
     assert_eq!(promoted.state, PostgresState::Primary);
     assert_eq!(promoted.timeline, TimelineId::new(5), "above every number that is taken");
-    assert!(crashed.flushed > Some(promoted.timeline_begins), "it has what nobody has");
+    let (timeline, begins) = *promoted.timelines.last().unwrap();
+    assert_eq!(promoted.timeline, Some(timeline));
+    assert!(crashed.flushed > Some(begins), "it has what nobody has");
     eventually("the checkpoint of the new timeline", async || {
         two.sql("SELECT timeline_id FROM pg_control_checkpoint()").await == "5"
     })

@@ -146,8 +146,9 @@ pub struct Observation {
     pub system_id: Option<SystemId>,
     /// Timeline of its last record.
     pub timeline: Option<TimelineId>,
-    /// Where that timeline begins by its history file; 0/0 for the first.
-    pub timeline_begins: Lsn,
+    /// The timelines that lead to it, oldest first and itself last, each with where it begins by the
+    /// history file (0/0 for the first); empty if that cannot be read.
+    pub timelines: Vec<(TimelineId, Lsn)>,
     /// End of its last flushed record: of a primary the flush position; of a standby the greater
     /// of received and replayed; when stopped, where the valid records of pg_wal end.
     pub flushed: Option<Lsn>,

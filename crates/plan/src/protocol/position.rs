@@ -72,6 +72,16 @@ impl History {
         self.0.iter().map(|b| b.timeline).max().unwrap_or(TimelineId::FIRST)
     }
 
+    /// Those of `timelines` (oldest first, each with where it begins) that follow the last one that
+    /// this history knows.
+    pub fn missing<'a>(&self, timelines: &'a [(TimelineId, Lsn)]) -> &'a [(TimelineId, Lsn)] {
+        let knows = |it: &(TimelineId, Lsn)| {
+            self.0.iter().any(|branch| branch.timeline == it.0 && branch.begins == it.1)
+        };
+        let known = timelines.iter().rposition(knows).map_or(0, |last| last + 1);
+        timelines.get(known..).unwrap_or_default()
+    }
+
     /// Adds a branch that leaves the present one at `begins`; what lies beyond is forgotten.
     pub fn promote(&mut self, timeline: TimelineId, term: Term, begins: Lsn, by: Incarnation) {
         self.0.retain(|b| b.begins <= begins && b.timeline != timeline);
@@ -211,6 +221,22 @@ mod tests {
         assert_eq!(new.kinship(Lsn(2000), &old), Kinship::Left(Lsn(1000)));
         assert_eq!(new.kinship(Lsn(2000), &new), Kinship::OnIt);
         assert_eq!(history(&[(1, 2, 0)]).kinship(Lsn(5), &old), Kinship::Unrelated);
+    }
+
+    /// Seed 6292: of two promotions in one term the first was cut off.
+    #[test]
+    fn what_a_cut_off_promotion_left_belongs_to_the_history() {
+        let mut own = history(&[(1, 1, 0), (2, 5, 1000)]);
+        let found = [(1, 0), (2, 1000), (3, 1500), (4, 1600)].map(|(n, at)| (timeline(n), Lsn(at)));
+        assert_eq!(own.missing(&found), &found[2..]);
+        assert_eq!(own.missing(&found[..2]), &[]);
+        let standby = own.clone();
+        for &(number, begins) in &found[2..] {
+            own.promote(number, Term(6), begins, "i".into());
+        }
+        assert_eq!(own, history(&[(1, 1, 0), (2, 5, 1000), (3, 6, 1500), (4, 6, 1600)]));
+        assert_eq!(standby.kinship(Lsn(1600), &own), Kinship::Left(Lsn(1500)));
+        assert_eq!(standby.kinship(Lsn(1500), &own), Kinship::OnIt);
     }
 
     #[test]

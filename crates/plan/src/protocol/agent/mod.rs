@@ -263,15 +263,22 @@ impl Protocol {
     }
 
     /// Gives the timeline that a promotion of ours began its term (rule 13), also when the agent
-    /// was replaced in between.
+    /// was replaced in between. A promotion that was cut off may have left a timeline before it,
+    /// which begins earlier (seed 6292: a standby that had gone beyond that fork was taken for one
+    /// that can follow).
     fn adopt_promotion(&mut self) {
         let (Some(pg), Some(term)) = (&self.pg, self.ledger.promoting) else { return };
-        let Some(timeline) = pg.timeline.filter(|_| pg.state == PostgresState::Primary) else {
+        let there = pg.state == PostgresState::Primary
+            && pg.timelines.last().map(|it| it.0) == pg.timeline
+            && pg.timeline.is_some();
+        if !there {
             return;
-        };
-        let begins = pg.timeline_begins;
+        }
         let me = self.me();
-        self.ledger.history.promote(timeline, term, begins, me);
+        let begun = self.ledger.history.missing(&pg.timelines).to_vec();
+        for (timeline, begins) in begun {
+            self.ledger.history.promote(timeline, term, begins, me.clone());
+        }
         self.ledger.promoting = None;
         self.save();
     }
