@@ -73,7 +73,7 @@ fn reason(waiting: &Waiting) -> Option<&'static str> {
         Waiting::HigherTerm(_) => reasons::HIGHER_TERM,
         Waiting::PeerRuns(_) => reasons::PEER_RUNS,
         Waiting::Promises { .. } => reasons::QUORUM_MISSING,
-        Waiting::BehindPromiser(_) => reasons::BEHIND,
+        Waiting::BehindPromiser(_) | Waiting::BehindQuorum { .. } => reasons::BEHIND,
         Waiting::LeftHistory => reasons::LEFT_HISTORY,
         Waiting::Lag { .. } => reasons::LAG,
         Waiting::CouldNotPromote => reasons::COULD_NOT_PROMOTE,
@@ -133,6 +133,9 @@ pub fn in_words(waiting: &Waiting) -> String {
              that are needed to find all of them have answered"
         ),
         Waiting::BehindPromiser(name) => format!("{name} has commits that this instance lacks"),
+        Waiting::BehindQuorum { bytes } => format!(
+            "it lacks {bytes} bytes that hold commits which were acknowledged synchronously"
+        ),
         Waiting::LeftHistory => "its WAL is not on the history of the last primary".to_owned(),
         Waiting::Lag { bytes, bound } => format!(
             "it is {bytes} bytes behind the last primary, and spec.failover.maximumLag admits \
@@ -167,6 +170,10 @@ fn told(option: &HumanOption, waiting: &Waiting, names: &Names) -> Told {
             format!("kubectl delete lease {cluster}"),
             "The best of all instances makes it anew; what only the last primary had is lost"
                 .to_owned(),
+        ),
+        (HumanOption::AcceptLoss, Waiting::BehindQuorum { bytes }) => (
+            format!("kubectl annotate lease {cluster} {quorum}-until-"),
+            format!("{instance} takes over; commits in {bytes} bytes of WAL are lost"),
         ),
         (HumanOption::AcceptLoss, _) => (
             format!("kubectl annotate lease {cluster} {quorum}-"),

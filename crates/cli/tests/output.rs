@@ -103,6 +103,7 @@ fn lease() -> Lease {
         stragglers: vec![member("c-3")],
         quorum: Some(Quorum { need: 2, of: ["c-1-i".into(), "c-2-i".into()].into() }),
         release: None,
+        quorum_until: None,
         reassertions: 0,
         edition: 1,
     }

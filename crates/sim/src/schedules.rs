@@ -4,6 +4,7 @@
 mod election;
 mod found;
 mod promised;
+mod rare;
 mod replication;
 
 use matriarch_plan::protocol::{Lease, Span};
@@ -57,7 +58,7 @@ pub(crate) fn variants(&(name, script): &Named) -> Vec<Schedule> {
 
 /// All variants of all schedules.
 pub(crate) fn all() -> Vec<Schedule> {
-    [promised::SCRIPTS, found::SCRIPTS, election::SCRIPTS, replication::SCRIPTS]
+    [promised::SCRIPTS, found::SCRIPTS, rare::SCRIPTS, election::SCRIPTS, replication::SCRIPTS]
         .into_iter()
         .flatten()
         .flat_map(variants)
@@ -300,6 +301,7 @@ mod tests {
                 let scripts = [
                     promised::SCRIPTS,
                     found::SCRIPTS,
+                    rare::SCRIPTS,
                     election::SCRIPTS,
                     replication::SCRIPTS,
                 ];
@@ -361,6 +363,12 @@ mod tests {
         lease_restored_and_instance_removed: "L restored, an instance removed meanwhile",
         lease_restored_the_best_was_away: "L restored, the best instance was away",
         human_gives_the_quorum_up: "a human gives the quorum up",
+        best_instance_leaves: "the best instance leaves, L is deleted",
+        lease_deleted_unconfirmed: "L deleted before its new holder has confirmed it",
+        proved_dead_returns: "P proved dead returns and is needed",
+        promotion_cut_off: "a promotion is cut off and made again",
+        primary_thaws_to_an_old_lease: "P thaws with a clock that stood, L was taken back",
+        one_that_lags_is_left: "L says none, one that lags is left",
         standby_returns_early: "a standby returns before its walsender is given up",
         standby_thaws_with_the_former: "a standby thaws with the former P and follows the new one",
         straggler_returns_with_the_api:

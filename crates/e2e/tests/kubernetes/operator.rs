@@ -243,6 +243,7 @@ fn lease_record(lease: &Lease, holder: &str, members: &[String]) -> LeaseRecord 
         stragglers: Vec::new(),
         quorum: None,
         release: None,
+        quorum_until: None,
         reassertions: 0,
         edition: term.0,
     })

@@ -84,6 +84,9 @@ pub struct Lease {
     pub stragglers: Vec<Member>,
     /// Quorum {w, M} that every acknowledged commit satisfies; none in asynchronous mode.
     pub quorum: Option<Quorum>,
+    /// Without a quorum: where the holder's WAL ended when the last one was given up. What was
+    /// acknowledged under that one lies before it (rule 14f).
+    pub quorum_until: Option<Position>,
     /// Set when the holder is none.
     pub release: Option<Release>,
     /// How often the term was re-asserted against promises (rule 16): doubles the promisers'
@@ -106,9 +109,13 @@ pub struct LeaseMark {
 }
 
 impl LeaseMark {
-    /// True if this is an older state of the term that `known` is of, under the same holder.
-    pub fn is_older_than(&self, known: &Self) -> bool {
-        self.term == known.term && self.edition < known.edition && self.by == known.by
+    /// True if it cannot come after `known` in the term that both are of: it is older under the same
+    /// holder, or another one holds the term (seed 6568: who took back an old Lease that named it
+    /// gave a term for the second time).
+    pub fn contradicts(&self, known: &Self) -> bool {
+        let older = self.edition < known.edition && self.by == known.by;
+        let other = self.by.is_some() && known.by.is_some() && self.by != known.by;
+        self.term == known.term && (older || other)
     }
 }
 
@@ -124,9 +131,9 @@ impl Lease {
         *self == Self { position: self.position, edition: self.edition, ..other.clone() }
     }
 
-    /// True if this is an older state of the term that `known` is of, under the same holder.
-    pub fn is_older_than(&self, known: &Self) -> bool {
-        self.mark().is_older_than(&known.mark())
+    /// True if it cannot come after `known` in the term that both are of.
+    pub fn contradicts(&self, known: &Self) -> bool {
+        self.mark().contradicts(&known.mark())
     }
 
     /// What tells its states apart.
@@ -181,6 +188,7 @@ const POSITION: &str = "position";
 const COHORT: &str = "cohort";
 const STRAGGLERS: &str = "stragglers";
 const QUORUM: &str = "quorum";
+const QUORUM_UNTIL: &str = "quorum-until";
 const HOLDER: &str = "holder";
 const RELEASE: &str = "release";
 const UNPUBLISHED: &str = "history-unpublished";
@@ -189,13 +197,14 @@ const REASSERTIONS: &str = "reassertions";
 const EDITION: &str = "edition";
 
 /// Every annotation that a Lease may carry, without the prefix.
-pub const ANNOTATIONS: [&str; 12] = [
+pub const ANNOTATIONS: [&str; 13] = [
     SYSTEM_ID,
     HISTORY,
     POSITION,
     COHORT,
     STRAGGLERS,
     QUORUM,
+    QUORUM_UNTIL,
     HOLDER,
     RELEASE,
     DURATION,
@@ -288,6 +297,9 @@ impl LeaseRecord {
         if let Some(quorum) = &lease.quorum {
             put(&mut annotations, QUORUM, quorum);
         }
+        if let Some(position) = &lease.quorum_until {
+            put(&mut annotations, QUORUM_UNTIL, position);
+        }
         if let Some(holder) = &lease.holder {
             put(&mut annotations, HOLDER, holder);
         }
@@ -343,6 +355,7 @@ impl LeaseRecord {
             cohort,
             stragglers,
             quorum,
+            quorum_until: self.optional(QUORUM_UNTIL)?,
             reassertions: self.optional(REASSERTIONS)?.unwrap_or(0),
             edition: self.optional(EDITION)?.unwrap_or(0),
         }))
@@ -412,6 +425,7 @@ mod tests {
             stragglers: vec![member("c-3")],
             quorum: Some(Quorum { need: 2, of: ["c-1-i".into(), "c-2-i".into()].into() }),
             release: None,
+            quorum_until: None,
             reassertions: 2,
             edition: 9,
         }
@@ -429,6 +443,7 @@ mod tests {
                 handover: Some(Handover { to: "c-2-i".into(), lsn: Lsn(5) }),
             }),
             quorum: None,
+            quorum_until: Some(Position { term: Term(6), lsn: Lsn(5) }),
             reassertions: 0,
             ..held
         };
@@ -436,14 +451,16 @@ mod tests {
     }
 
     #[test]
-    fn an_older_state_is_known_by_its_edition_and_only_under_the_same_holder() {
+    fn an_older_state_or_another_holder_contradicts_what_is_known_of_a_term() {
         let known = lease();
         let older = Lease { edition: 8, quorum: None, ..known.clone() };
-        assert!(older.is_older_than(&known) && !known.is_older_than(&older));
-        assert!(!known.is_older_than(&known));
-        let mut other = older.clone();
+        assert!(older.contradicts(&known) && !known.contradicts(&older));
+        assert!(!known.contradicts(&known));
+        let mut other = Lease { edition: 99, ..known.clone() };
         other.holder.as_mut().unwrap().incarnation = "c-2-i".into();
-        assert!(!other.is_older_than(&known), "two terms of one number tell nothing");
+        assert!(other.contradicts(&known) && known.contradicts(&other), "a term has one holder");
+        other.term = known.term.next();
+        assert!(!other.contradicts(&known) && !known.contradicts(&other));
         let moved = Lease { position: Position::default(), edition: 0, ..known.clone() };
         assert!(moved.is_like(&known) && !older.is_like(&known));
     }

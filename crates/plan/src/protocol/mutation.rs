@@ -43,6 +43,10 @@ mutations! {
     DamagedIsNotObeyed,
     /// Rule 7: an older state of the same term is obeyed.
     DamagedEdition,
+    /// Rules 2 and 7: a holder does not heed a peer that knows of another one.
+    HigherTermIsHeard,
+    /// Rule 7: a holder makes L anew without asking its members.
+    RestoreAsksMembers,
     /// Rule 7: what a peer says of a damaged L is not heeded.
     DamagedIsTold,
     /// Rule 7: an absent L is created without everybody's answer.
@@ -71,6 +75,8 @@ mutations! {
     BestOfPromisers,
     /// Rule 9: the bound on lag is ignored.
     LagBound,
+    /// Rule 9: what the last quorum held is lost like anything else.
+    QuorumUntil,
     /// Rule 9: WAL that leaves L's history is good enough.
     CandidateOnHistory,
     /// Rule 10: positions are compared by LSN alone.

@@ -48,7 +48,7 @@ pub struct Evidence {
 /// or than the highest term that the status of any Instance shows.
 #[must_use]
 pub fn is_damaged(lease: &LeaseMark, last: Option<&LeaseMark>, obeyed: Term) -> bool {
-    let past = last.is_some_and(|last| lease.term < last.term || lease.is_older_than(last));
+    let past = last.is_some_and(|last| lease.term < last.term || lease.contradicts(last));
     past || lease.term < obeyed
 }
 
@@ -140,6 +140,7 @@ mod tests {
             stragglers: vec![],
             quorum: None,
             release: None,
+            quorum_until: None,
             reassertions: 0,
             edition: 4,
         }

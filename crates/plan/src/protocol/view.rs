@@ -88,6 +88,11 @@ pub enum Waiting {
     },
     /// Its position is behind that of a promiser.
     BehindPromiser(InstanceName),
+    /// It lacks WAL that was acknowledged while a quorum held it.
+    BehindQuorum {
+        /// How much.
+        bytes: u64,
+    },
     /// Its WAL leaves the Lease's history.
     LeftHistory,
     /// Its lag behind the Lease's last published position is beyond the bound.

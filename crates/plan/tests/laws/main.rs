@@ -318,6 +318,7 @@ fn held_by(container: &str, pod: &str) -> protocol::Lease {
         stragglers: vec![],
         quorum: None,
         release: None,
+        quorum_until: None,
         reassertions: 0,
         edition: 4,
     }

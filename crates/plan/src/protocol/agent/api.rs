@@ -324,7 +324,7 @@ impl Protocol {
     /// Rule 7: the API lost its past.
     fn damaged(&self, lease: &Lease) -> bool {
         let older = clause!(self, DamagedEdition)
-            && self.ledger.lease.as_ref().is_some_and(|(_, last)| lease.is_older_than(last));
+            && self.ledger.lease.as_ref().is_some_and(|(_, last)| lease.contradicts(last));
         clause!(self, DamagedIsNotObeyed) && (lease.term < self.ledger.term || older)
     }
 

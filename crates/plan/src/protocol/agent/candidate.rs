@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::protocol::command::{Action, Base};
 use crate::protocol::event::PostgresState;
 use crate::protocol::identity::{Incarnation, InstanceName, Member, Version};
-use crate::protocol::lease::Lease;
+use crate::protocol::lease::{Lease, ReleaseProof};
 use crate::protocol::message::{MemberStatus, Question, Refusal, Standing, Verdict};
 use crate::protocol::moment::Span;
 use crate::protocol::position::Kinship;
@@ -51,6 +51,17 @@ pub(super) fn better(a: &MemberStatus, b: &MemberStatus) -> bool {
         > (b.position, b.priority, std::cmp::Reverse(&b.member.name))
 }
 
+/// True if `own` leaves the Lease to `other`: that one is better, or has all of it where one of the
+/// two is to be no successor. One that leaves the cluster runs only where nobody who stays has what
+/// it has, and then hands over: otherwise the others would wait for it for ever (seeds 5356, 9323).
+pub(super) fn goes_before(other: &MemberStatus, own: &MemberStatus) -> bool {
+    match (other.unfit, own.unfit) {
+        (true, false) => other.position > own.position,
+        (false, true) => other.position >= own.position,
+        (false, false) | (true, true) => better(other, own),
+    }
+}
+
 impl Protocol {
     /// Looks whether it may run, and begins.
     pub(super) fn consider_running(&mut self) -> Result<(), Waiting> {
@@ -78,7 +89,7 @@ impl Protocol {
     }
 
     /// Why it pauses before it runs again: what failed, or what it stood down for.
-    fn pausing(&self) -> Waiting {
+    pub(super) fn pausing(&self) -> Waiting {
         let failed =
             self.failure.clone().map(|message| Waiting::Retry { message, at: self.retry_at });
         failed.or_else(|| self.stood_down.clone()).unwrap_or(Waiting::LeaseUnreadable)
@@ -92,7 +103,7 @@ impl Protocol {
         if self.directive.is_none() {
             return Err(Waiting::Directive);
         }
-        if self.unfit() && (stays_down || !self.fenced()) {
+        if self.barred() && (stays_down || !self.fenced()) {
             return Err(Waiting::Unfit);
         }
         if self.has_no_copy() {
@@ -203,7 +214,7 @@ impl Protocol {
             self.duty = Duty::Candidate(candidacy);
             return;
         }
-        if self.api.version != candidacy.version || self.unfit() {
+        if self.api.version != candidacy.version || self.barred() {
             return self.stand_down(Waiting::LeaseUnreadable);
         }
         if candidacy.ground == Ground::Successor {
@@ -245,17 +256,19 @@ impl Protocol {
         candidacy.lease.quorum.as_ref().is_some_and(|q| q.of.contains(&self.me()))
     }
 
-    /// All members; the holder that is proved stopped is not asked (traps H7), and under rule 16
-    /// only M is.
+    /// All members. The holder that is proved dead is not waited for (traps H7): it is asked only if
+    /// it is heard of again, or where its promise counts and nobody waits for more than are needed
+    /// (seed 5519: it was back, and the others waited for ever for the promise that it would give).
     fn electors(&self, candidacy: &Candidacy) -> Vec<InstanceName> {
         let lease = &candidacy.lease;
-        let by = lease.release.as_ref().map(|r| &r.by);
-        let stopped = lease.everyone().find(|m| Some(&m.incarnation) == by).map(|m| &m.name);
-        let operator = lease
-            .release
-            .as_ref()
-            .is_some_and(|r| r.proof == crate::protocol::lease::ReleaseProof::Operator);
-        self.names().into_iter().filter(|name| !(operator && Some(name) == stopped)).collect()
+        let dead = lease.release.as_ref().filter(|r| r.proof == ReleaseProof::Operator);
+        let dead = dead.and_then(|r| lease.entry(&r.by)).map(|m| &m.name);
+        let asked = |name: &InstanceName| {
+            dead != Some(name)
+                || lease.quorum.is_some()
+                || self.fresh().any(|(heard, _)| heard == name)
+        };
+        self.names().into_iter().filter(asked).collect()
     }
 
     /// Looks at the answers so far: goes on as soon as those that are needed are in.
@@ -340,7 +353,8 @@ impl Protocol {
             // Seed 1650: a straggler that promised, and may not run for F + D, kept everybody else
             // of its own position from running.
             let by_promises = candidacy.ground == Ground::Quick;
-            if self.may_run_too(status, &candidacy.lease, by_promises) && better(status, &own) {
+            let able = self.may_run_too(status, &candidacy.lease, by_promises);
+            if able && goes_before(status, &own) {
                 return Err(Waiting::BetterPeer(name.clone()));
             }
         }
@@ -373,6 +387,19 @@ impl Protocol {
         }
     }
 
+    /// What was acknowledged under the last quorum is no loss that `maximumLag` admits: the promise
+    /// was made when it was acknowledged (9g, 7e; seed 1134).
+    pub(super) fn has_what_a_quorum_held(&self, lease: &Lease) -> Result<(), Waiting> {
+        let flushed = self.flushed();
+        let until = lease.quorum_until.filter(|_| lease.quorum.is_none());
+        match until.filter(|until| !self.ledger.history.contains(*until, flushed)) {
+            Some(until) if clause!(self, QuorumUntil) => {
+                Err(Waiting::BehindQuorum { bytes: until.lsn.saturating_distance(flushed) })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Rule 9 without a quorum.
     fn best_without_quorum(
         &self,
@@ -393,10 +420,11 @@ impl Protocol {
             return Err(Waiting::LeftHistory);
         }
         self.within_lag(lease)?;
+        self.has_what_a_quorum_held(lease)?;
         for (name, status) in round.yes() {
             let able = self.may_run_too(status, lease, false);
             let ahead = if clause!(self, PositionByTerm) {
-                better(status, &own)
+                goes_before(status, &own)
             } else {
                 status.position.lsn > own.position.lsn
             };
@@ -452,6 +480,7 @@ impl Protocol {
             cohort,
             stragglers,
             quorum: old.quorum.clone().filter(|_| clause!(self, TakeKeepsQuorum)),
+            quorum_until: old.quorum_until,
             release: None,
             reassertions: 0,
             edition: 0,
@@ -501,6 +530,11 @@ impl Protocol {
                 self.human = vec![HumanOption::BringBack(name.clone()), HumanOption::AcceptLoss];
             }
             Waiting::Lag { bytes, .. } => self.human = vec![HumanOption::RaiseMaximumLag(*bytes)],
+            Waiting::BehindQuorum { .. } => {
+                self.ask_for_the_others();
+                self.human.retain(|option| matches!(option, HumanOption::BringBack(_)));
+                self.human.push(HumanOption::AcceptLoss);
+            }
             Waiting::LeftHistory => self.human = vec![HumanOption::AcceptLoss],
             Waiting::Fenced => self.human = vec![HumanOption::Unfence],
             Waiting::Unanswered(names) => {

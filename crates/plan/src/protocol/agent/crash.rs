@@ -85,9 +85,11 @@ impl Protocol {
             && complete
             && self
                 .successor(|s| {
-                    limits
-                        .maximum_lag
-                        .is_none_or(|bound| end.saturating_distance(s.position.lsn) <= bound)
+                    let until = lease.and_then(|l| l.quorum_until);
+                    until.is_none_or(|until| s.history.contains(until, s.position.lsn))
+                        && limits
+                            .maximum_lag
+                            .is_none_or(|bound| end.saturating_distance(s.position.lsn) <= bound)
                 })
                 .is_some()
     }

@@ -70,7 +70,9 @@ impl Protocol {
 
     /// Members whose yes is needed, and stragglers, of the last confirmed L and of every one that
     /// it has tried to write since.
-    fn failsafe_members(&self) -> (BTreeMap<Incarnation, Member>, BTreeMap<Incarnation, Member>) {
+    pub(super) fn failsafe_members(
+        &self,
+    ) -> (BTreeMap<Incarnation, Member>, BTreeMap<Incarnation, Member>) {
         let me = self.me();
         let attempted = clause!(self, FailsafeAsksAttempted);
         let leases: Vec<_> =

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use matriarch_pg::Lsn;
+
 use crate::protocol::command::{Action, Base, RequestId, StopMode};
 use crate::protocol::event::{ApiRefusal, Outcome, PostgresState};
 use crate::protocol::identity::{Incarnation, Member};
 use crate::protocol::lease::{Holder, Lease};
-use crate::protocol::message::{Answer, Question};
+use crate::protocol::message::{Answer, MemberStatus, Question};
 use crate::protocol::moment::{Moment, Span};
+use crate::protocol::position::Position;
 use crate::protocol::quorum::StandbyNames;
 use crate::protocol::view::Waiting;
 
@@ -50,11 +53,15 @@ pub(super) struct Holding {
     next_renewal: Moment,
     pub failsafe: Failsafe,
     pub shift: Option<Shift>,
+    /// Where its WAL ended when it gave the last quorum up.
+    pub relaxed: Option<Position>,
     /// Names in force, as far as known.
     pub names: Option<StandbyNames>,
     /// When each standby was last seen streaming.
     streamed: BTreeMap<Incarnation, Moment>,
     next_service: Moment,
+    /// Asks the members before it makes L anew (rule 7).
+    pub restoring: Option<Round>,
     /// The API has refused: the right ends (rule 3).
     pub refused: Option<ApiRefusal>,
     /// A restart in place failed; since.
@@ -74,9 +81,11 @@ impl Holding {
             next_renewal: now,
             failsafe: Failsafe::default(),
             shift: None,
+            relaxed: None,
             names: None,
             streamed: BTreeMap::new(),
             next_service: now,
+            restoring: None,
             refused: None,
             restart_failed: false,
             restarting: false,
@@ -94,7 +103,8 @@ impl Holding {
             Step::HandOver(handover) => handover.round.as_mut(),
             Step::Restart | Step::Promote { .. } | Step::Serve => None,
         };
-        for round in own.into_iter().chain(self.failsafe.round.as_mut()) {
+        let others = self.failsafe.round.iter_mut().chain(&mut self.restoring);
+        for round in own.into_iter().chain(others) {
             round.take(request, answer);
         }
     }
@@ -130,6 +140,9 @@ impl Protocol {
         if let Some(duty) = self.end_of_right(&holding) {
             self.duty = duty;
             return;
+        }
+        if self.outrun() && clause!(self, HigherTermIsHeard) {
+            return self.lose();
         }
         self.restore_as_holder(&mut holding);
         self.renew(&mut holding);
@@ -212,6 +225,17 @@ impl Protocol {
         self.duty = Duty::Retiring;
     }
 
+    /// A peer knows a term above every one that this holder wrote or tried to write, or a later state
+    /// of the very L that it goes by: others went on while its machine stood still, and somebody took
+    /// L back (seeds 6568, 8169).
+    fn outrun(&self) -> bool {
+        let tried = self.api.unresolved.iter().chain(&self.api.write).map(|w| w.lease.term);
+        let highest = tried.fold(self.ledger.term, std::cmp::Ord::max);
+        let later = |s: &MemberStatus| s.damaged && s.version == self.api.version;
+        let found = self.api.reading == Reading::Found;
+        self.fresh().any(|(_, s)| s.term > highest || (found && later(s)))
+    }
+
     pub(super) fn decide_retiring(&mut self) {
         if self.stopping() {
             self.duty = Duty::Retiring;
@@ -280,6 +304,10 @@ impl Protocol {
         if let Some(quorum) = holding.shift.as_ref().and_then(Shift::publishes) {
             lease.quorum = quorum;
         }
+        // So long ago that its branch is forgotten, it binds nobody.
+        let known = |until: &Position| self.ledger.history.contains(*until, Lsn(u64::MAX));
+        let until = holding.relaxed.or(lease.quorum_until).filter(known);
+        lease.quorum_until = until.filter(|_| lease.quorum.is_none());
         if self.promised_against(lease.term) && clause!(self, Reassert) {
             lease.term = lease.term.next();
             lease.reassertions = lease.reassertions.saturating_add(1);
@@ -400,8 +428,10 @@ impl Protocol {
         if self.api.write.is_some() {
             return;
         }
-        // There is no Lease to confirm: rule 7 makes one, and needs an answer that nobody runs.
-        if matches!(self.sight(), Sight::Absent | Sight::Damaged) && self.is_down() {
+        // There is no Lease to confirm: rule 7 makes one, and needs an answer that nobody runs. A
+        // standby has written nothing under it (seed 5801: it waited for ever to confirm).
+        let wrote = !self.is_down() && self.state() != PostgresState::Standby;
+        if matches!(self.sight(), Sight::Absent | Sight::Damaged) && !wrote {
             self.duty = Duty::Retiring;
             return;
         }

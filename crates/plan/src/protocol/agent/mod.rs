@@ -433,12 +433,22 @@ impl Protocol {
         self.ledger.history.position(self.flushed())
     }
 
-    /// Fenced, leaving, excluded or delayed: no candidate.
+    /// Nobody's successor: barred, or leaving.
     fn unfit(&self) -> bool {
+        self.leaving() || self.barred()
+    }
+
+    /// Fenced, excluded, delayed or to end: no candidate.
+    fn barred(&self) -> bool {
         self.directive
             .as_ref()
-            .is_some_and(|d| d.fenced || d.leaving || d.excluded || d.delayed || d.cluster_gone)
+            .is_some_and(|d| d.fenced || d.excluded || d.delayed || d.cluster_gone)
             || self.termination.is_some()
+    }
+
+    /// It is to be removed: a candidate only where nobody who stays has what it has.
+    fn leaving(&self) -> bool {
+        self.directive.as_ref().is_some_and(|d| d.leaving)
     }
 
     fn fenced(&self) -> bool {

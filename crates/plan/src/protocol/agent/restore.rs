@@ -13,9 +13,9 @@ use crate::protocol::quorum::Quorum;
 use crate::protocol::view::Waiting;
 
 use super::api::{Purpose, Reading, Sight};
-use super::candidate::better;
+use super::candidate::goes_before;
 use super::holder::{Holding, Step};
-use super::peers::Round;
+use super::peers::{POLL, POLL_LIMIT, Round};
 use super::{Duty, Protocol, clause};
 
 const LIMIT: Span = Span::seconds(1);
@@ -39,14 +39,17 @@ impl Protocol {
         };
         let damaged = self.sight() == Sight::Damaged;
         let directive = self.directive.as_ref().ok_or(Waiting::Directive)?;
-        if directive.cluster_gone || directive.leaving || directive.fenced {
+        if directive.cluster_gone || directive.fenced {
             return Err(Waiting::Unfit);
         }
         if self.has_no_copy() {
             return Err(Waiting::NoCopy);
         }
-        if self.api.write.is_some() || self.now < self.retry_at {
+        if self.api.write.is_some() {
             return Err(Waiting::UnresolvedWrite);
+        }
+        if self.now < self.retry_at {
+            return Err(self.pausing());
         }
         if damaged && self.holds_by_ledger() {
             // It need not wait for others to come back: nobody is asked to give way to it.
@@ -110,6 +113,7 @@ impl Protocol {
             .and_then(|d| d.synchronous.as_ref())
             .is_some_and(|s| s.number > 0);
         let quorum = synchronous && clause!(self, AbsentKeepsQuorum);
+        let last = self.ledger.lease.as_ref().map(|(_, last)| last);
         Some(Lease {
             holder: Some(self.as_holder()),
             term,
@@ -121,6 +125,7 @@ impl Protocol {
             cohort: vec![self.member()],
             stragglers,
             quorum: quorum.then(|| Quorum::alone(self.me())),
+            quorum_until: last.and_then(|last| last.quorum_until).filter(|_| !quorum),
             release: None,
             reassertions: 0,
             edition: 0,
@@ -161,6 +166,7 @@ impl Protocol {
             }
             Err(waiting) => {
                 self.human_options(&waiting);
+                self.stood_down = Some(waiting.clone());
                 self.waiting = Some(waiting);
                 self.retry_at = self.now + Span::seconds(1);
             }
@@ -182,14 +188,22 @@ impl Protocol {
             if let Some(s) = statuses.iter().find(|s| s.term > self.ledger.term) {
                 return Err(Waiting::HigherTerm(s.member.name.clone()));
             }
-            return self.last_lease().ok_or(Waiting::LeaseDamaged);
+            // Two may hold one term where somebody restored an old Lease: the one that was followed
+            // has what the other lacks.
+            let own = self.position();
+            if let Some(s) = statuses.iter().find(|s| !s.no_copy && s.position > own) {
+                return Err(Waiting::BetterPeer(s.member.name.clone()));
+            }
+            let promised = statuses.iter().filter_map(|s| s.promised).max();
+            return self.last_lease(promised).ok_or(Waiting::LeaseDamaged);
         }
         let own = self.status();
-        if let Some(s) = statuses.iter().find(|s| !s.no_copy && better(s, &own)) {
+        if let Some(s) = statuses.iter().find(|s| !s.no_copy && goes_before(s, &own)) {
             return Err(Waiting::BetterPeer(s.member.name.clone()));
         }
         if let Some((_, last)) = self.ledger.lease.as_ref().filter(|(_, it)| it.quorum.is_none()) {
             self.within_lag(last)?;
+            self.has_what_a_quorum_held(last)?;
         }
         let highest = statuses
             .iter()
@@ -202,30 +216,62 @@ impl Protocol {
         self.anew(highest.next(), stragglers.into_iter().collect()).ok_or(Waiting::NoCopy)
     }
 
-    /// The last L by the ledger, with the next term.
-    fn last_lease(&self) -> Option<Lease> {
+    /// The last L by the ledger, with a term above all that anybody promised against.
+    fn last_lease(&self, promised: Option<Term>) -> Option<Lease> {
         let (_, last) = self.ledger.lease.as_ref()?;
-        let term = self.ledger.promised.unwrap_or_default().max(self.ledger.term).next();
+        let promised = self.ledger.promised.max(promised).unwrap_or_default();
+        let term = promised.max(self.ledger.term).next();
         Some(Lease { holder: Some(self.as_holder()), release: None, term, ..last.clone() })
     }
 
-    /// P itself, while its right lasts: the Lease is gone, or lost its past.
+    /// P itself, while its right lasts: the Lease is gone, or lost its past. Its clock may have
+    /// stood still while others went on (rule 6), so its members say first that they did not.
     pub(super) fn restore_as_holder(&mut self, holding: &mut Holding) {
         let base = match (self.sight(), &self.api.reading) {
             (Sight::Absent, Reading::Absent(base)) => *base,
             (Sight::Damaged, _) => Base::Version(self.api.version),
-            _ => return,
+            _ => return holding.restoring = None,
         };
         let gone = self.directive.as_ref().is_some_and(|d| d.cluster_gone || d.leaving);
         let serving = matches!(holding.step, Step::Serve | Step::Restart | Step::Promote { .. });
         if gone || !serving || !self.right_lasts() || self.api.write.is_some() {
             return;
         }
-        if self.fresh().any(|(_, s)| s.term > self.ledger.term) {
+        let since = self.api.changed_at;
+        let Some(round) = holding.restoring.take().filter(|round| round.started >= since) else {
+            let (cohort, stragglers) = self.failsafe_members();
+            let names: Vec<InstanceName> =
+                cohort.into_values().chain(stragglers.into_values()).map(|m| m.name).collect();
+            holding.restoring = Some(self.round(names, &Question::Status, POLL_LIMIT));
+            return self.restore_if_nobody_went_on(holding, base);
+        };
+        holding.restoring = Some(round);
+        self.restore_if_nobody_went_on(holding, base);
+    }
+
+    fn restore_if_nobody_went_on(&mut self, holding: &mut Holding, base: Base) {
+        let Some(round) = holding.restoring.as_ref().filter(|round| round.complete()) else {
+            return;
+        };
+        let statuses = || round.answers.values().map(|a| &a.status);
+        let (cohort, _) = self.failsafe_members();
+        let answered =
+            cohort.keys().all(|member| statuses().any(|s| s.member.incarnation == *member));
+        let went_on = statuses().any(|s| {
+            s.term > self.ledger.term || matches!(s.standing, Standing::Primary | Standing::Down)
+        });
+        let heard = answered && !went_on;
+        if !heard && clause!(self, RestoreAsksMembers) {
+            if self.now.since(round.started) >= POLL {
+                holding.restoring = None;
+            }
             return;
         }
-        if let Some(lease) = self.last_lease() {
-            self.write_lease(base, lease, Purpose::Restore);
+        let promised = statuses().filter_map(|s| s.promised).max();
+        if let Some(lease) = self.last_lease(promised)
+            && self.write_lease(base, lease, Purpose::Restore)
+        {
+            holding.restoring = None;
         }
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Shift {
     /// Satisfy the new one.
     names: StandbyNames,
     phase: Phase,
+    /// L says none from now on where it promised before.
+    relaxes: bool,
     /// The operation of phase a or e has been done.
     set: bool,
 }
@@ -209,7 +211,7 @@ impl Protocol {
             (false, true | false) => Phase::Names,
         };
         let set = holding.names.as_ref() == Some(&both);
-        Shift { quorum, both, names, phase, set }
+        Shift { quorum, both, names, phase, relaxes, set }
     }
 
     fn step_shift(&mut self, holding: &mut Holding, lease: &Lease) {
@@ -229,6 +231,9 @@ impl Protocol {
                 }
             }
             Phase::Publish => {
+                if shift.relaxes {
+                    holding.relaxed = Some(self.position());
+                }
                 let unchanged = lease.quorum == shift.quorum;
                 let resolved = self.api.unresolved.is_empty() && self.api.write.is_none();
                 if (unchanged && resolved) || !clause!(self, ShiftPublishes) {
@@ -239,6 +244,11 @@ impl Protocol {
             Phase::Finish => {
                 if holding.names.as_ref() == Some(&shift.names) {
                     self.counts.shifts += 1;
+                    // Until now a standby that came back let PostgreSQL acknowledge as before.
+                    if shift.relaxes {
+                        holding.relaxed = Some(self.position());
+                        holding.renew_soon(self.now);
+                    }
                     return;
                 }
                 self.run(Action::SetNames { names: shift.names.clone() });

@@ -1,0 +1,227 @@
+//! Schedules that only many seeds found: more than one misfortune each.
+
+use super::Named;
+use crate::{
+    SECOND,
+    api::Ambiguity,
+    network::Node,
+    postgres::{Phase, Role},
+    settings::Mode,
+    world::World,
+};
+
+pub(super) const SCRIPTS: &[Named] = &[
+    ("the best instance leaves, L is deleted", best_leaves),
+    ("L deleted before its new holder has confirmed it", deleted_unconfirmed),
+    ("P proved dead returns and is needed", proved_dead_returns),
+    ("a promotion is cut off and made again", promoted_twice),
+    ("P thaws with a clock that stood, L was taken back", thaws_to_an_old_lease),
+    ("L says none, one that lags is left", laggard_left),
+];
+
+/// Seeds 5356 and 9323.
+fn best_leaves(world: &mut World) {
+    let primary = world.primary();
+    let serial = world.pods[primary].serial;
+    for standby in world.standbys() {
+        world.cut_pods(primary, standby);
+    }
+    // What it commits now nobody else has.
+    world.hurry(12);
+    world.pass_between(500, 8_000);
+    world.operator.down = true;
+    if let Some(instance) = world.api.instances.get_mut(&serial) {
+        instance.leaving = true;
+    }
+    world.api.directives += 1;
+    world.pass_between(100, 2_000);
+    world.kill_container(primary);
+    world.delete_lease();
+    world.pass_between(100, 20_000);
+    world.heal_network();
+    world.seconds(60);
+    world.expect_writes_within(10, "the one that leaves makes the Lease anew and hands over");
+    let leaves = world.holder_pod() != Some(primary);
+    world.expect(leaves, "it is primary no more");
+    world.operator.down = false;
+    if let Some(instance) = world.api.instances.get_mut(&serial) {
+        instance.leaving = false;
+    }
+    world.api.directives += 1;
+}
+
+/// Seed 5801.
+fn deleted_unconfirmed(world: &mut World) {
+    let primary = world.primary();
+    for standby in world.standbys() {
+        world.api.scripted.insert(standby, Ambiguity::AppliedUnanswered);
+    }
+    let machine = world.machine_of(primary);
+    world.power_off(machine);
+    let taken = |world: &World| world.holder_pod().is_some_and(|holder| holder != primary);
+    if !world.pass_until(SECOND / 50, 60 * SECOND, taken) {
+        return;
+    }
+    world.api.scripted.clear();
+    // A second until it gives the answer up, and the read that shows it itself as holder.
+    world.pass_between(900, 1_500);
+    world.delete_lease();
+    world.pass_between(5_000, 20_000);
+    world.power_on(machine);
+    world.seconds(60);
+    world.expect_writes_within(10, "the Lease is made anew");
+}
+
+/// Seed 5519.
+fn proved_dead_returns(world: &mut World) {
+    // Of two with the same WAL the one with the smaller name is the better.
+    let last = u32::try_from(world.settings.instances).unwrap_or(1);
+    world.wish_switchover(Some(last));
+    world.seconds(15);
+    let primary = world.primary();
+    let second = world.standbys().into_iter().find(|&pod| world.pods[pod].serial == 2);
+    let (Some(second), true) = (second, world.pods[primary].serial == 3) else { return };
+    world.clients.stopped = true;
+    world.pass_between(500, 1_500);
+    let machine = world.machine_of(second);
+    world.power_off(machine);
+    world.pass_between(0, 1_000);
+    world.kill_container(primary);
+    world.seconds(30);
+    write_again(world);
+    world.seconds(20);
+    world.expect_writes_within(10, "the two that are there have enough promises");
+    world.power_on(machine);
+    world.seconds(30);
+}
+
+/// Seed 6292.
+fn promoted_twice(world: &mut World) {
+    let former = world.primary();
+    world.clients.stopped = true;
+    exclude(world, former, true);
+    world.seconds(6);
+    for standby in world.standbys() {
+        world.cut_pods(former, standby);
+    }
+    // It starts again where it is: a record more than anybody else has.
+    let runs = |world: &World| {
+        world.server(former).is_some_and(|server| matches!(server.phase, Phase::Running))
+    };
+    world.kill_server(former);
+    world.pass_until(SECOND / 100, 9 * SECOND, runs);
+    world.cut_off(former);
+    exclude(world, former, false);
+    let promoted = |world: &World| {
+        let holder = world.holder_pod().filter(|&holder| holder != former);
+        let server = holder.and_then(|holder| world.server(holder));
+        server.is_some_and(|server| server.role == Role::Primary)
+    };
+    if world.pass_until(SECOND / 500, 60 * SECOND, promoted) {
+        let successor = world.primary();
+        world.kill_server(successor);
+        world.seconds(15);
+    }
+    world.heal_network();
+    write_again(world);
+    world.seconds(60);
+    world.expect(world.whole(), "the former primary is rewound and follows");
+}
+
+/// Seeds 1134 and 2672: what was acknowledged by two is not lost because L then said none.
+fn laggard_left(world: &mut World) {
+    let standbys = world.standbys();
+    let (&[one, other], Mode::Preferred(_)) = (standbys.as_slice(), world.settings.mode) else {
+        return;
+    };
+    let primary = world.primary();
+    let machines = [primary, one, other].map(|pod| world.machine_of(pod));
+    world.clients.stopped = true;
+    world.power_off(machines[2]);
+    world.seconds(20);
+    // Less than the bound on lag, acknowledged by two.
+    write_again(world);
+    world.pass_between(500, 2_000);
+    world.clients.stopped = true;
+    world.power_off(machines[1]);
+    let none = |world: &World| world.lease().is_some_and(|lease| lease.quorum.is_none());
+    world.pass_until(SECOND / 10, 30 * SECOND, none);
+    world.cut_pods(primary, other);
+    world.power_on(machines[2]);
+    world.seconds(20);
+    world.kill_container(primary);
+    world.heal_network();
+    // Whoever answers an election is in the cohort, however much it lacks.
+    let term = world.term();
+    let elected = |world: &World| {
+        world.holder_pod() == Some(primary)
+            && world.term() > term
+            && world.server(primary).is_some()
+    };
+    world.pass_until(SECOND / 100, 30 * SECOND, elected);
+    world.power_off(machines[0]);
+    world.seconds(40);
+    world.power_on_all();
+    write_again(world);
+    world.seconds(40);
+    world.expect_writes_within(10, "whoever has everything goes on");
+}
+
+/// The clients go on.
+fn write_again(world: &mut World) {
+    world.clients.stopped = false;
+    let count = world.clients.all.len();
+    world.start_clients(count);
+}
+
+/// Nobody but this one may be primary, or anybody again.
+fn exclude(world: &mut World, but: usize, excluded: bool) {
+    let serial = world.pods[but].serial;
+    for (_, instance) in world.api.instances.iter_mut().filter(|(other, _)| **other != serial) {
+        instance.excluded = excluded;
+    }
+    world.api.directives += 1;
+}
+
+/// Seeds 6568 and 8169.
+fn thaws_to_an_old_lease(world: &mut World) {
+    let former = world.primary();
+    let machine = world.machine_of(former);
+    let exact = world.random.below(3);
+    let mut old = world.api.lease.as_ref().map(|object| object.record.clone());
+    world.hurry(120);
+    if exact == 1 {
+        // A later edition than the one that is restored.
+        let standby = world.a_standby();
+        world.make_straggler(standby);
+        world.power_on_all();
+        world.seconds(10);
+    } else {
+        old = world.api.lease.as_ref().map(|object| object.record.clone());
+    }
+    let (Some(old), true) = (old, world.primary() == former) else { return };
+    // What it asked before it stood still tells it nothing.
+    world.cut_off(former);
+    world.pass_between(500, 1_500);
+    world.freeze_machine(machine, false);
+    let taken = |world: &World| world.holder_pod().is_some_and(|holder| holder != former);
+    if !world.pass_until(SECOND / 20, 60 * SECOND, taken) {
+        return;
+    }
+    world.pass_between(1_000, 10_000);
+    let successor = world.primary();
+    if world.random.chance(700) {
+        world.cut_from_api(successor);
+    }
+    if exact == 0 {
+        world.delete_lease();
+    } else {
+        world.put_lease(old, None);
+    }
+    world.thaw_machine(machine);
+    let node = world.node_of(former);
+    world.heal_link(node, Node::Api);
+    world.pass_between(1_000, 20_000);
+    world.heal_network();
+    world.seconds(60);
+}
