@@ -369,6 +369,8 @@ mod tests {
         promotion_cut_off: "a promotion is cut off and made again",
         primary_thaws_to_an_old_lease: "P thaws with a clock that stood, L was taken back",
         one_that_lags_is_left: "L says none, one that lags is left",
+        restarts_while_published: "P restarts in place while its quorum is written",
+        restarts_unasked: "P restarts before it knows what is asked for",
         standby_returns_early: "a standby returns before its walsender is given up",
         standby_thaws_with_the_former: "a standby thaws with the former P and follows the new one",
         straggler_returns_with_the_api:

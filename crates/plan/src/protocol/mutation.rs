@@ -105,6 +105,10 @@ mutations! {
     NoneBeforeRelax,
     /// Rule 15: names are set after it accepts writes.
     NamesBeforeWrites,
+    /// Rule 15: who does not know yet what is asked for starts as primary.
+    StartKnowsDirective,
+    /// Rules 14d and 15: a restart in place forgets a quorum whose write is not answered.
+    StartsForAttempted,
     /// Rule 16: a promise is not written into the ledger.
     PromiseIsDurable,
     /// Rule 16: a promiser goes on following.

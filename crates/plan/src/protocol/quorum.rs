@@ -55,39 +55,29 @@ impl StandbyNames {
         Self::default()
     }
 
-    /// The least setting under which every commit satisfies `quorum` (rule 14a, one sided):
-    /// all of M without P, w − [P ∈ M] of them.
-    pub fn satisfying(quorum: Option<&Quorum>, primary: &Incarnation) -> Self {
-        let Some(quorum) = quorum else { return Self::none() };
-        let need = quorum.standbys(primary);
-        if need == 0 {
-            return Self::none();
-        }
-        let members = quorum.of.iter().filter(|i| *i != primary).cloned().collect();
-        Self { need: u32::try_from(need).unwrap_or(u32::MAX), members, outside: BTreeSet::new() }
-    }
-
-    /// A setting under which every commit satisfies both quorums (rule 14a): N is all of M ∪ M′
-    /// without P, m ≥ max(w − [P ∈ M] + |N∖M|, w′ − [P ∈ M′] + |N∖M′|).
-    pub fn satisfying_both(
-        old: Option<&Quorum>,
-        new: Option<&Quorum>,
+    /// A setting under which every commit satisfies all of these quorums (rule 14a): N is all of
+    /// their members without P, m is the greatest of w − [P ∈ M] + |N∖M|. None of them: no names.
+    pub fn satisfying<'a>(
+        quorums: impl IntoIterator<Item = &'a Quorum>,
         primary: &Incarnation,
     ) -> Self {
+        let quorums: Vec<&Quorum> = quorums.into_iter().collect();
         let mut members: BTreeSet<Incarnation> =
-            old.iter().chain(new.iter()).flat_map(|q| q.of.iter().cloned()).collect();
+            quorums.iter().flat_map(|q| q.of.iter().cloned()).collect();
         members.remove(primary);
-        let needs = |quorum: Option<&Quorum>| match quorum {
-            Some(q) if q.standbys(primary) > 0 => {
-                q.standbys(primary) + members.iter().filter(|i| !q.of.contains(*i)).count()
-            }
-            Some(_) | None => 0,
-        };
-        let need = needs(old).max(needs(new));
-        if need == 0 {
-            return Self::none();
+        let strangers = |q: &Quorum| members.iter().filter(|i| !q.of.contains(*i)).count();
+        let needs = quorums
+            .iter()
+            .filter(|q| q.standbys(primary) > 0)
+            .map(|q| q.standbys(primary) + strangers(q));
+        match needs.max() {
+            None => Self::none(),
+            Some(need) => Self {
+                need: u32::try_from(need).unwrap_or(u32::MAX),
+                members,
+                outside: BTreeSet::new(),
+            },
         }
-        Self { need: u32::try_from(need).unwrap_or(u32::MAX), members, outside: BTreeSet::new() }
     }
 
     /// The next setting on the way from this one to `target`, each to be seen in force before the
@@ -181,7 +171,7 @@ mod tests {
             (quorum(2, &["x", "p"]), quorum(2, &["p", "y"])),
         ];
         for (old, new) in cases {
-            let names = StandbyNames::satisfying_both(Some(&old), Some(&new), &p);
+            let names = StandbyNames::satisfying([&old, &new], &p);
             assert!(names.guarantees(Some(&old), &p), "{names:?} breaks {old:?}");
             assert!(names.guarantees(Some(&new), &p), "{names:?} breaks {new:?}");
             assert!(names.need as usize <= names.members.len(), "{names:?} can never be met");
@@ -192,7 +182,7 @@ mod tests {
     fn names_outside_may_be_the_ones_that_acknowledged() {
         let p = Incarnation::from("p");
         let q = quorum(2, &["p", "a"]);
-        let mut names = StandbyNames::satisfying(Some(&q), &p);
+        let mut names = StandbyNames::satisfying([&q], &p);
         assert!(names.guarantees(Some(&q), &p));
         names.outside.insert("archive".into());
         assert!(!names.guarantees(Some(&q), &p));

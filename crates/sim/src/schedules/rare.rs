@@ -1,5 +1,7 @@
 //! Schedules that only many seeds found: more than one misfortune each.
 
+use matriarch_plan::protocol::view::ShiftStep;
+
 use super::Named;
 use crate::{
     SECOND,
@@ -17,6 +19,8 @@ pub(super) const SCRIPTS: &[Named] = &[
     ("a promotion is cut off and made again", promoted_twice),
     ("P thaws with a clock that stood, L was taken back", thaws_to_an_old_lease),
     ("L says none, one that lags is left", laggard_left),
+    ("P restarts in place while its quorum is written", restarts_while_published),
+    ("P restarts before it knows what is asked for", restarts_unasked),
 ];
 
 /// Seeds 5356 and 9323.
@@ -165,6 +169,57 @@ fn laggard_left(world: &mut World) {
     write_again(world);
     world.seconds(40);
     world.expect_writes_within(10, "whoever has everything goes on");
+}
+
+/// Seed 2257.
+fn restarts_while_published(world: &mut World) {
+    let standby = world.a_standby();
+    world.make_straggler(standby);
+    let primary = world.primary();
+    exclude(world, primary, true);
+    world.hurry(60);
+    let machine = world.machine_of(standby);
+    world.power_on(machine);
+    let publishes = |world: &World| {
+        let view = world.pods[primary].agent().map(|agent| agent.protocol.view());
+        view.and_then(|view| view.shift).is_some_and(|step| matches!(step, ShiftStep::CatchUp(_)))
+    };
+    if !world.pass_until(SECOND / 500, 60 * SECOND, publishes) {
+        return;
+    }
+    let later = world.random.millis(300, 900);
+    world.api.scripted.insert(primary, Ambiguity::AppliedLate(later));
+    world.pass_between(50, 250);
+    world.kill_server(primary);
+    world.seconds(20);
+    exclude(world, primary, false);
+    world.seconds(20);
+}
+
+/// Seed 4901.
+fn restarts_unasked(world: &mut World) {
+    world.hurry(60);
+    world.delete_lease();
+    for pod in 0..world.pods.len() {
+        world.kill_container(pod);
+    }
+    let made = |world: &World| world.lease().is_some_and(|lease| lease.holder.is_some());
+    if !world.pass_until(SECOND / 50, 60 * SECOND, made) {
+        return;
+    }
+    let holder = world.primary();
+    world.power_off_standbys();
+    world.cut_from_api(holder);
+    world.kill_agent(holder);
+    world.kill_server(holder);
+    let up = |world: &World| world.pods[holder].agent().is_some();
+    world.pass_until(SECOND / 100, 20 * SECOND, up);
+    world.pass_between(50, 900);
+    let node = world.node_of(holder);
+    world.heal_link(node, Node::Api);
+    world.seconds(20);
+    world.power_on_all();
+    world.seconds(20);
 }
 
 /// The clients go on.

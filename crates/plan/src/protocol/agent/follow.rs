@@ -106,6 +106,11 @@ impl Protocol {
         if self.unfit() && self.state() != PostgresState::Primary {
             return None;
         }
+        // Under `required` a Lease that was made anew promises less than is asked for (seed 4901).
+        let runs = self.state() == PostgresState::Primary;
+        if self.directive.is_none() && !runs && clause!(self, StartKnowsDirective) {
+            return Some(Err(Waiting::Directive));
+        }
         let same_pod = lease.holder.as_ref().is_some_and(|h| h.pod_uid == self.config.pod_uid);
         if !same_pod && sight != Sight::Expired && clause!(self, RetakeSamePod) {
             let until = self.api.changed_at + lease.duration;

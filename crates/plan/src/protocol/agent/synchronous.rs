@@ -146,20 +146,21 @@ impl Protocol {
     }
 
     /// Rule 15: names under which every commit satisfies L's quorum and, under `required`, k of
-    /// its present standbys.
+    /// its present standbys. L is also what a write that is not answered may make of it: rule 14d
+    /// holds for a restart in place too (seed 2257).
     pub(super) fn starting_names(&self) -> StandbyNames {
         let lease = self.api.lease.as_ref();
-        let quorum = lease.and_then(|l| l.quorum.as_ref());
         let me = self.me();
-        let Some(asked) = self.asked_for().filter(|s| s.required) else {
-            return StandbyNames::satisfying(quorum, &me);
-        };
-        let mut of: BTreeSet<Incarnation> = lease
-            .map(|l| l.everyone().map(|m| m.incarnation.clone()).collect())
-            .unwrap_or_default();
-        of.insert(me.clone());
-        let own = Quorum { need: asked.number + 1, of };
-        StandbyNames::satisfying_both(quorum, Some(&own), &me)
+        let required = self.asked_for().filter(|s| s.required).map(|asked| {
+            let mut of: BTreeSet<Incarnation> = lease
+                .map(|l| l.everyone().map(|m| m.incarnation.clone()).collect())
+                .unwrap_or_default();
+            of.insert(me.clone());
+            Quorum { need: asked.number + 1, of }
+        });
+        let attempted = if clause!(self, StartsForAttempted) { usize::MAX } else { 1 };
+        let promised = self.api.possible().take(attempted).filter_map(|l| l.quorum.as_ref());
+        StandbyNames::satisfying(promised.chain(&required), &me)
     }
 
     /// Rule 14: one step of the shift, or the beginning of one.
@@ -178,7 +179,8 @@ impl Protocol {
         if holding.shift.is_none() {
             let Some((quorum, names)) = target else { return };
             let settled = lease.quorum == quorum && holding.names.as_ref() == Some(&names);
-            if settled || self.busy(Lane::Names) {
+            let resolved = self.api.possible().all(|possible| possible.quorum == lease.quorum);
+            if settled || self.busy(Lane::Names) || !resolved {
                 return;
             }
             holding.shift = Some(self.new_shift(&lease, holding, quorum, names));
@@ -195,7 +197,7 @@ impl Protocol {
     ) -> Shift {
         let me = self.me();
         let old = lease.quorum.as_ref();
-        let mut both = StandbyNames::satisfying_both(old, quorum.as_ref(), &me);
+        let mut both = StandbyNames::satisfying(old.into_iter().chain(&quorum), &me);
         if !clause!(self, ShiftSatisfiesBoth) {
             both = names.clone();
         }
