@@ -26,6 +26,40 @@ fn interrupted_basebackup_is_not_startable() -> Result<()> {
 }
 
 #[test]
+fn basebackup_of_a_standby_has_what_that_has() -> Result<()> {
+    let scratch = Scratch::new("from-standby")?;
+    let primary = scratch.primary("")?;
+    let standby = primary.standby("standby", "")?;
+    primary.sql("insert into t values (1)")?;
+    let written = primary.lsn("select pg_current_wal_flush_lsn()")?;
+    eventually("it has it", || Ok(standby.lsn("select pg_last_wal_replay_lsn()")? >= written))?;
+    let sockets = standby.sockets();
+    let arguments = ["-h", &sockets, "-U", "postgres", "-D", "copy", "-c", "fast", "-X", "stream"];
+    scratch.done("pg_basebackup", &arguments)?;
+    let copy = scratch.server("copy");
+    copy.follow(&primary, "")?;
+    copy.start()?;
+    ensure!(copy.sql("select n from t")? == "1", "it has what the standby had");
+    eventually("it streams from the primary", || primary.streams("copy"))
+}
+
+#[test]
+fn basebackup_of_a_standby_ends_with_its_promotion() -> Result<()> {
+    let scratch = Scratch::new("promoted")?;
+    let primary = scratch.primary("")?;
+    let standby = primary.standby("standby", "")?;
+    let sockets = standby.sockets();
+    let arguments = ["-h", &sockets, "-U", "postgres", "-D", "copy", "-c", "fast", "-r", "5M"];
+    let mut backup = scratch.spawn("pg_basebackup", &arguments)?;
+    let copy = scratch.server("copy");
+    eventually("something was copied", || Ok(copy.data.join("base").exists()))?;
+    primary.kill_all()?;
+    standby.promote()?;
+    ensure!(!backup.wait()?.success(), "it counts although the standby was promoted meanwhile");
+    Ok(())
+}
+
+#[test]
 fn silent_replication_ends_by_timeout() -> Result<()> {
     let scratch = Scratch::new("silent")?;
     let primary = scratch.primary("wal_sender_timeout = 3s\n")?;

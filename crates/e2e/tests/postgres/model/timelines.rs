@@ -66,6 +66,24 @@ fn standby_beyond_the_fork_is_refused() -> Result<()> {
 }
 
 #[test]
+fn walreceiver_goes_on_to_a_later_timeline_by_itself() -> Result<()> {
+    let scratch = Scratch::new("goes-on")?;
+    let primary = scratch.primary("")?;
+    let (one, two) = (primary.standby("one", "")?, primary.standby("two", "")?);
+    two.stop("fast")?;
+    two.follow(&one, "")?;
+    two.start()?;
+    eventually("two streams from one", || one.streams("two"))?;
+    primary.kill_all()?;
+    one.promote()?;
+    one.sql("insert into t values (1)")?;
+    // Nobody told it anything.
+    let received = "select received_tli from pg_stat_wal_receiver";
+    eventually("it is on timeline 2", || Ok(two.sql(received)? == "2"))?;
+    eventually("it has the row", || Ok(two.sql("select count(*) from t")? == "1"))
+}
+
+#[test]
 fn rewind_between_equal_numbers_does_nothing() -> Result<()> {
     let scratch = Scratch::new("rewind")?;
     let primary = scratch.primary("wal_log_hints = on\n")?;
