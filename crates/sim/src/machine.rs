@@ -9,7 +9,7 @@ use matriarch_plan::protocol::{
 
 use crate::{
     Micros,
-    postgres::{Directory, Server},
+    postgres::{Directory, Role, Server},
     story,
     wal::Place,
     world::{Event, World},
@@ -138,6 +138,8 @@ pub(crate) struct Operation {
     pub(crate) stage: u8,
     /// When a stop becomes harsher, or a copy is done.
     pub(crate) due: Micros,
+    /// From which run of the source's server a copy is made, and as what that runs.
+    pub(crate) source: Option<(u64, Role)>,
 }
 
 /// An agent process.

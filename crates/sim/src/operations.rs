@@ -189,7 +189,7 @@ impl World {
     pub(crate) fn begin(&mut self, pod: usize, id: OperationId, action: Action) {
         let now = self.now;
         story!(self, "{}: begins {}", self.pod_name(pod), told(&action));
-        let operation = Operation { id, action, stage: 0, due: now };
+        let operation = Operation { id, action, stage: 0, due: now, source: None };
         let Some(agent) = self.pods[pod].agent_mut() else { return };
         let life = agent.life;
         if beside(&operation.action) {
@@ -615,7 +615,10 @@ impl World {
     fn clone_step(&mut self, pod: usize, operation: &Operation, from: &Member) {
         let id = operation.id;
         let source = self.pod_of_member(from).filter(|&source| self.readable(pod, source));
-        let Some(source) = source else {
+        // A base backup ends with its connection, and one of a standby with its promotion.
+        let run = source.and_then(|it| self.server(it)).map(|server| (server.run, server.role));
+        let other = operation.source.is_some() && operation.source != run;
+        let Some(source) = source.filter(|_| !other) else {
             self.drop_incomplete(pod);
             self.fail(pod, id, "the source cannot be read");
             return;
@@ -634,6 +637,9 @@ impl World {
                 Some(Directory { incarnation, files: Files::Incomplete, ..theirs });
             let takes = self.random.millis(1000, 12_000);
             self.set_stage(pod, id, 1, self.now + takes);
+            if let Some(operation) = self.operation(pod, id) {
+                operation.source = run;
+            }
             self.again(pod, id, takes);
         } else if self.now >= operation.due {
             let Some(theirs) = self.directory(source).cloned() else { return };

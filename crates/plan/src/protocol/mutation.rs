@@ -91,6 +91,8 @@ mutations! {
     PromotionTimeout,
     /// Rule 13: histories are not compared before a walreceiver starts.
     FollowChecksHistory,
+    /// Rule 13: a position on a timeline of unknown term counts by the old history.
+    TimelinesAreKnown,
     /// Rule 13: the walreceiver runs on while histories are compared.
     FollowStopsFirst,
     /// Rule 14a: the new names satisfy the new quorum only.
@@ -117,6 +119,8 @@ mutations! {
     QuickNeedsLoss,
     /// Rule 16: P does not re-assert its term.
     Reassert,
+    /// Rule 18: a pod that is to end stops although its successor does not stream yet.
+    StopWaitsForStream,
     /// Rule 18: L is released before the successor has everything.
     HandoverWaitsForSuccessor,
     /// Rule 18: PostgreSQL starts again although a release may still be applied.

@@ -21,6 +21,7 @@ pub(super) const SCRIPTS: &[Named] = &[
     ("L says none, one that lags is left", laggard_left),
     ("P restarts in place while its quorum is written", restarts_while_published),
     ("P restarts before it knows what is asked for", restarts_unasked),
+    ("P is to stop, its standbys do not stream yet", stops_unheard),
 ];
 
 /// Seeds 5356 and 9323.
@@ -219,6 +220,25 @@ fn restarts_unasked(world: &mut World) {
     world.heal_link(node, Node::Api);
     world.seconds(20);
     world.power_on_all();
+    world.seconds(20);
+}
+
+/// A pod was deleted while the only fit standby had just been started again: PostgreSQL stopped, and
+/// what it had written since could be sent to nobody any more.
+fn stops_unheard(world: &mut World) {
+    let primary = world.primary();
+    world.hurry(20);
+    for standby in world.standbys() {
+        world.kill_server(standby);
+    }
+    world.pass_between(100, 900);
+    world.delete_pod(primary, 1_800 * SECOND, false);
+    world.seconds(12);
+    world.expect(world.holder_pod() != Some(primary), "the primary has given the Lease away");
+    let last = world.clients.acknowledged.last().map(|done| done.place);
+    let own = world.holder_pod().and_then(|pod| world.directory(pod));
+    let holds = own.zip(last).is_none_or(|(own, last)| world.wal.holds(own.written_place(), last));
+    world.expect(holds, "nothing that was acknowledged is lost");
     world.seconds(20);
 }
 

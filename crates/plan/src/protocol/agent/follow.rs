@@ -8,7 +8,7 @@ use crate::protocol::event::{Outcome, PostgresState};
 use crate::protocol::identity::Member;
 use crate::protocol::lease::Lease;
 use crate::protocol::ledger::LastRole;
-use crate::protocol::message::Standing;
+use crate::protocol::message::{MemberStatus, Standing};
 use crate::protocol::moment::Span;
 use crate::protocol::position::{History, Kinship};
 use crate::protocol::view::{Unique, Waiting};
@@ -330,7 +330,7 @@ impl Protocol {
     }
 
     fn clone_from_source(&mut self) {
-        let Some(source) = self.source() else { return self.no_source() };
+        let Some(source) = self.clone_source() else { return self.no_source() };
         self.counts.clones += 1;
         self.remember_source();
         self.run(Action::Clone { from: source });
@@ -354,6 +354,30 @@ impl Protocol {
                 s.member.incarnation == holder.incarnation && s.standing == Standing::Primary
             })
             .map(|(_, s)| s.member.clone())
+    }
+
+    /// A replica that streams, lies on the holder's history and within the bound on lag, so that the
+    /// primary is spared; after a failure, and without one, the holder itself.
+    fn clone_source(&self) -> Option<Member> {
+        let holder = self.source()?;
+        let lease = self.api.lease.as_ref()?;
+        let bound = self.directive.as_ref().and_then(|d| d.limits.maximum_lag);
+        let end = self.fresh().find(|(_, s)| s.member == holder).map(|(_, s)| s.position.lsn)?;
+        let fit = |s: &MemberStatus| {
+            let near = bound.is_none_or(|bound| end.saturating_distance(s.position.lsn) <= bound);
+            lease.in_cohort(&s.member.incarnation)
+                && s.standing == Standing::Standby
+                && s.streaming
+                && near
+                && !s.unfit
+                && !s.no_copy
+                && s.system_id == Some(lease.system_id)
+                && s.term == lease.term
+                && s.history.kinship(s.position.lsn, &lease.history) == Kinship::OnIt
+        };
+        let replicas = self.fresh().map(|(_, s)| s).filter(|s| self.failures == 0 && fit(s));
+        let best = replicas.max_by_key(|s| (s.position, std::cmp::Reverse(s.member.name.clone())));
+        Some(best.map_or(holder, |s| s.member.clone()))
     }
 
     /// An empty volume.

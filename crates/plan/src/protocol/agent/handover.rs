@@ -4,7 +4,7 @@ use matriarch_pg::Lsn;
 
 use crate::protocol::command::{Action, Base, StopMode};
 use crate::protocol::event::{PostgresState, Termination};
-use crate::protocol::identity::InstanceName;
+use crate::protocol::identity::{Incarnation, InstanceName};
 use crate::protocol::lease::{Handover, Lease, Release, ReleaseProof};
 use crate::protocol::ledger::LastRole;
 use crate::protocol::message::{MemberStatus, Question, Standing, Verdict};
@@ -24,9 +24,11 @@ const SHORT: Span = Span::millis(1500);
 const SHORT_GRACE: Span = Span::seconds(30);
 /// How often the successor is asked how far it is.
 const ASK_AGAIN: Span = Span::millis(100);
-/// A successor that has not answered for so long is given up: while it is waited for, nobody
-/// accepts writes.
+/// A successor that has not answered, or received anything, for so long is given up: while it is
+/// waited for, nobody accepts writes, and PostgreSQL, which is down, sends it nothing more.
 const SILENCE: Span = Span::seconds(3);
+/// A pod that is to end goes on for so long where its only fit successors do not stream yet.
+const CONNECTS: Span = Span::seconds(10);
 /// A handover that can neither be told nor written is given up after so long. A stop for good
 /// then simply ends: PostgreSQL is down, and L expires by itself.
 const TELL: Span = Span::seconds(10);
@@ -74,8 +76,8 @@ pub(super) struct HandOver {
     to: Option<InstanceName>,
     stage: Stage,
     started: Moment,
-    /// When the successor was last heard of while it was waited for.
-    heard: Option<Moment>,
+    /// How far the successor was and since when, while it is waited for.
+    progress: Option<(Lsn, Moment)>,
     /// When it was first ready to be given away.
     ready: Option<Moment>,
     /// The next try of a release that was refused.
@@ -129,11 +131,14 @@ fn by_word(reason: &Reason) -> bool {
 
 impl Protocol {
     pub(super) fn reason_to_hand_over(&mut self, holding: &Holding) -> Option<Reason> {
-        if let Some((how, _)) = self.termination {
+        if let Some((how, since)) = self.termination {
             let short = match how {
                 Termination::Gone | Termination::Unknown => true,
                 Termination::Graceful { grace } => grace < SHORT_GRACE,
             };
+            if !short && self.successor_connects(since) {
+                return None;
+            }
             return Some(Reason::Termination { short });
         }
         if holding.refused.is_some() {
@@ -146,7 +151,9 @@ impl Protocol {
         if directive.fenced && clause!(self, FencedStaysDown) {
             return Some(Reason::Fenced);
         }
-        if directive.leaving && self.successor(|_| true).is_some() {
+        let down = self.state() != PostgresState::Primary;
+        let gets_all = |s: &MemberStatus| down || self.streams(&s.member.incarnation);
+        if directive.leaving && self.successor(gets_all).is_some() {
             return Some(Reason::Leaving);
         }
         let wish = directive.switchover.clone()?;
@@ -157,8 +164,8 @@ impl Protocol {
             self.switchover = Some(WishOutcome { id: wish.id, refused: None });
             return None;
         }
-        let fit = self.successor(|s| wish.to.as_ref().is_none_or(|to| s.member.name == *to));
-        if fit.is_none() {
+        let named = |s: &MemberStatus| wish.to.as_ref().is_none_or(|to| s.member.name == *to);
+        if self.successor(|s| named(s) && gets_all(s)).is_none() {
             // The wish stays: it is done as soon as somebody is fit.
             self.waiting = Some(Waiting::NoSuccessor);
             return None;
@@ -190,8 +197,23 @@ impl Protocol {
             .cloned()
     }
 
+    /// Somebody is fit but does not stream yet, and may in a moment: PostgreSQL, once it is down,
+    /// has nobody to send its last records to.
+    fn successor_connects(&self, since: Moment) -> bool {
+        self.state() == PostgresState::Primary
+            && self.now.since(since) < CONNECTS
+            && self.successor(|_| true).is_some()
+            && self.successor(|s| self.streams(&s.member.incarnation)).is_none()
+            && clause!(self, StopWaitsForStream)
+    }
+
+    fn streams(&self, incarnation: &Incarnation) -> bool {
+        let senders = self.pg.iter().flat_map(|pg| &pg.walsenders);
+        senders.filter(|w| w.streaming).any(|w| w.incarnation == *incarnation)
+    }
+
     pub(super) fn begin_hand_over(&mut self, holding: &mut Holding, reason: Reason) {
-        let to = self.successor(|s| match &reason {
+        let fit = |s: &MemberStatus| match &reason {
             Reason::Wish { to: Some(to), .. } => s.member.name == *to,
             Reason::OthersRead | Reason::ApiRefuses => s.reads_api,
             Reason::Wish { to: None, .. }
@@ -200,7 +222,10 @@ impl Protocol {
             | Reason::Fenced
             | Reason::CouldNotPromote
             | Reason::Crash => true,
-        });
+        };
+        // What it has not received when PostgreSQL stops, it receives no more.
+        let streaming = self.successor(|s| fit(s) && self.streams(&s.member.incarnation));
+        let to = streaming.or_else(|| self.successor(fit));
         let serves = self.state() == PostgresState::Primary;
         let stage = match &reason {
             Reason::Crash => Stage::Awaiting(self.flushed()),
@@ -222,7 +247,7 @@ impl Protocol {
             to: to.map(|s| s.member.name),
             stage,
             started: self.now,
-            heard: None,
+            progress: None,
             ready: None,
             write_after: None,
             round: None,
@@ -315,9 +340,11 @@ impl Protocol {
             return self.give(handover, lsn);
         };
         let status = handover.round.as_ref().and_then(|r| r.answers.get(&to)).map(|a| &a.status);
-        let heard = *handover.heard.get_or_insert(self.now);
-        if status.is_some() {
-            handover.heard = Some(self.now);
+        let (before, mut since) = *handover.progress.get_or_insert((Lsn::INVALID, self.now));
+        let has = status.map_or(before, |s| s.position.lsn.max(before));
+        if has > before {
+            since = self.now;
+            handover.progress = Some((has, since));
         }
         let there = status.is_some_and(|s| {
             s.position.lsn >= lsn
@@ -328,9 +355,9 @@ impl Protocol {
         if there || skip {
             return self.give(handover, lsn);
         }
-        if status.is_none() && self.now.since(heard) >= SILENCE {
+        if self.now.since(since) >= SILENCE {
             handover.to = self.other_successor(&handover.reason, &to);
-            handover.heard = None;
+            handover.progress = None;
             handover.round = None;
             return self.while_awaiting(handover, lsn);
         }
@@ -486,7 +513,6 @@ impl Protocol {
         }
         if *reason == Reason::CouldNotPromote {
             self.ledger.role = LastRole::Standby;
-            self.ledger.promoting = None;
             self.save();
         }
         self.duty = Duty::Retiring;
