@@ -2,7 +2,7 @@
 //!
 //! Names of the invariants are those of the project's reliability notes (I1–I20).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use matriarch_plan::protocol::Lease;
 
@@ -60,9 +60,15 @@ pub(crate) struct Judge {
     /// What each holder last promised, by its directory.
     promises: BTreeMap<u64, usize>,
     /// Whose the Lease is by the last write of an agent, whatever somebody restored (seed 867).
-    holder: Option<u64>,
+    pub(crate) holder: Option<u64>,
     /// When an agent last wrote the Lease for this holder.
     renewed: BTreeMap<u64, Micros>,
+    /// The Lease as it stands was put there by hand.
+    pub(crate) restored: bool,
+    /// When somebody was deceived by such a Lease, and what it had then.
+    pub(crate) deceived: Vec<(Micros, Place)>,
+    /// Whose the Lease was until then.
+    pub(crate) outwitted: BTreeSet<u64>,
 }
 
 impl World {
@@ -70,7 +76,7 @@ impl World {
         self.directory(pod).map(crate::postgres::Directory::flushed_place)
     }
 
-    fn incarnation(&self, pod: usize) -> u64 {
+    pub(crate) fn incarnation(&self, pod: usize) -> u64 {
         self.directory(pod).map_or(0, |directory| directory.incarnation)
     }
 
@@ -107,7 +113,8 @@ impl World {
             return;
         }
         for other in 0..self.pods.len() {
-            if other != pod && self.may_acknowledge_alone(other) && !self.thawed_lately(other) {
+            let excused = self.thawed_lately(other) || self.is_outwitted(other);
+            if other != pod && self.may_acknowledge_alone(other) && !excused {
                 let what = format!(
                     "{} accepts writes while {} does",
                     self.pod_name(pod),
@@ -167,8 +174,10 @@ impl World {
             .protected
             .iter()
             .filter(|&(&branch, mark)| {
-                !self.wal.holds(place, Place { branch, lsn: mark.lsn })
+                let commit = Place { branch, lsn: mark.lsn };
+                !self.wal.holds(place, commit)
                     && self.destroyed_since(mark.at) < mark.promised.max(1)
+                    && !self.is_waived(mark.at, commit)
             })
             .map(|(&branch, mark)| (branch, *mark))
             .next();
@@ -214,7 +223,8 @@ impl World {
         let mut current = true;
         if self.judge.writer != Some((pod, run)) {
             current = false;
-            if self.promised_by(pod) < 2 && self.thawed_lately(pod) {
+            let thawed = self.promised_by(pod) < 2 && self.thawed_lately(pod);
+            if thawed || self.is_outwitted(pod) {
                 self.judge.after_thaw += 1;
             } else {
                 let what =
@@ -290,6 +300,7 @@ impl World {
         by: Option<Requester>,
     ) {
         let Some(after) = after else { return };
+        self.judge_deception(before, after, by);
         if let Some(by) = by {
             self.judge_step(before, after, by);
         }
@@ -350,6 +361,11 @@ impl World {
             .release
             .as_ref()
             .is_some_and(|release| Some(&release.by) == holder(after).as_ref());
+        // What somebody restored names another; whose the Lease was writes it again (seed 11545), or
+        // it is made anew above what was known before.
+        let own = after.holder.as_ref().map(|it| number_of(&it.incarnation));
+        let anew = after.term > before.term.next();
+        let by_same = by_same || anew || (own.is_some() && own == self.judge.holder);
         if changed && before.quorum.is_none() && after.quorum.is_none() && !by_same {
             self.check_lag_bound(before, by);
         }
@@ -399,6 +415,7 @@ impl World {
             self.wal.holds(own, commit)
                 && !self.wal.holds(theirs, commit)
                 && self.destroyed_since(mark.at) < mark.promised.max(1)
+                && !self.is_waived(mark.at, commit)
         });
         if lost {
             let what = format!("the rewind of {} removes a promised commit", self.pod_name(pod));
@@ -426,6 +443,7 @@ impl World {
             self.wal.holds(own, commit)
                 && !self.wal.holds(writer, commit)
                 && self.destroyed_since(mark.at) < mark.promised.max(1)
+                && !self.is_waived(mark.at, commit)
         });
         if lost {
             let what =
@@ -441,18 +459,20 @@ impl World {
         else {
             return;
         };
-        let lost: Vec<(u64, Micros, usize)> = self
+        let lost: Vec<(u64, Micros, usize, Place)> = self
             .clients
             .acknowledged
             .iter()
             .filter(|done| !self.wal.holds(place, done.place))
-            .map(|done| (done.commit, done.at, done.promised))
+            .map(|done| (done.commit, done.at, done.promised, done.place))
             .collect();
-        let excused = |at: Micros, promised: usize| self.destroyed_since(at) >= promised.max(1);
-        let broken = lost.iter().find(|&&(_, at, promised)| {
-            (promised >= 2 || self.judge.floor.is_some()) && !excused(at, promised)
+        let excused = |at: Micros, promised: usize, place: Place| {
+            self.destroyed_since(at) >= promised.max(1) || self.is_waived(at, place)
+        };
+        let broken = lost.iter().find(|&&(_, at, promised, place)| {
+            (promised >= 2 || self.judge.floor.is_some()) && !excused(at, promised, place)
         });
-        if let Some(&(commit, at, _)) = broken {
+        if let Some(&(commit, at, ..)) = broken {
             let what =
                 format!("commit {commit}, acknowledged at {:.3} s, is not there", at as f64 / 1e6);
             self.find("I2", what);

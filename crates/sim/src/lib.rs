@@ -17,6 +17,7 @@ mod operator;
 mod postgres;
 mod random;
 mod report;
+mod restored;
 mod run;
 mod schedules;
 mod server;

@@ -162,6 +162,14 @@ pub struct Observation {
     pub walsenders: Vec<WalSender>,
 }
 
+impl Observation {
+    /// True if the timelines that lead to its last record could be read.
+    pub fn knows_timelines(&self) -> bool {
+        let last = self.timelines.last().map(|(timeline, _)| *timeline);
+        last.is_some() && last == self.timeline
+    }
+}
+
 /// A standby's walreceiver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Receiver {

@@ -264,7 +264,6 @@ impl Protocol {
         if !mine && lease.term > self.ledger.term && lease.holder.is_some() {
             self.ledger.term = lease.term;
             self.ledger.role = LastRole::Standby;
-            self.ledger.promoting = None;
             changed = true;
         }
         if self.ledger.vouched.is_some_and(|term| term < lease.term) {

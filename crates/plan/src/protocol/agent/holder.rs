@@ -23,6 +23,8 @@ use super::{Duty, Lane, Protocol, clause};
 
 /// A member that has not streamed for so long becomes a straggler (rule 4).
 const STRAGGLER_AFTER: Span = Span::seconds(10);
+/// A former holder asks members that are silent for so long before it takes L again.
+const ASKS: Span = Span::seconds(2);
 /// A renewal without an answer is tried again after so long.
 const RENEW_AGAIN: Span = Span::millis(300);
 
@@ -466,6 +468,13 @@ impl Protocol {
             self.duty = Duty::Retiring;
             return;
         };
+        // A question may be lost, and who did not hear it may know that somebody took L back (seed
+        // 12848).
+        let silent = current.cohort.iter().any(|m| round.silent.contains(&m.name));
+        if silent && self.is_down() && self.now.since(holding.since) < ASKS {
+            holding.step = Step::Confirm { round: None };
+            return;
+        }
         let promised = round
             .answers
             .values()

@@ -10,6 +10,7 @@ mod crash;
 mod failsafe;
 mod follow;
 mod handover;
+mod history;
 mod holder;
 mod peers;
 mod promise;
@@ -234,6 +235,7 @@ impl Protocol {
             self.waiting = Some(Waiting::Retry { message, at: self.retry_at });
         }
         self.human.clear();
+        self.know_timelines();
         self.poll_lease();
         self.poll_peers();
         self.answer_pending();
@@ -260,27 +262,6 @@ impl Protocol {
         }
         self.pg = Some(observation);
         self.adopt_promotion();
-    }
-
-    /// Gives the timeline that a promotion of ours began its term (rule 13), also when the agent
-    /// was replaced in between. A promotion that was cut off may have left a timeline before it,
-    /// which begins earlier (seed 6292: a standby that had gone beyond that fork was taken for one
-    /// that can follow).
-    fn adopt_promotion(&mut self) {
-        let (Some(pg), Some(term)) = (&self.pg, self.ledger.promoting) else { return };
-        let there = pg.state == PostgresState::Primary
-            && pg.timelines.last().map(|it| it.0) == pg.timeline
-            && pg.timeline.is_some();
-        if !there {
-            return;
-        }
-        let me = self.me();
-        let begun = self.ledger.history.missing(&pg.timelines).to_vec();
-        for (timeline, begins) in begun {
-            self.ledger.history.promote(timeline, term, begins, me.clone());
-        }
-        self.ledger.promoting = None;
-        self.save();
     }
 
     fn finished(&mut self, operation: OperationId, outcome: &Outcome) {

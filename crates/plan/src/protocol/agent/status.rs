@@ -35,9 +35,11 @@ impl Protocol {
         }
     }
 
-    /// No whole copy: none yet, or in the middle of a rewind or clone (rule 22).
+    /// No copy that counts: none yet, in the middle of a rewind or clone (rule 22), or on a timeline
+    /// that it cannot give a term.
     pub(super) fn has_no_copy(&self) -> bool {
         self.ledger.rejoining
+            || self.on_unknown_timeline()
             || self.ledger.incarnation.is_none()
             || matches!(self.state(), PostgresState::Empty | PostgresState::Unknown)
     }
