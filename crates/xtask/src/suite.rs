@@ -109,8 +109,7 @@ pub fn local(arguments: &[String]) -> Result<ExitCode> {
 /// `cargo xtask bench …`: builds the binary as it ships, and measures it.
 pub fn bench(arguments: &[String]) -> Result<ExitCode> {
     setup::run(setup::For::Demo)?;
-    cargo(&["build", "--release", "--package", "matriarch", "--package", "matriarch-e2e"])?;
-    let release = target_directory()?.join("release");
+    let release = shipped()?;
     let mut program = Command::new(release.join("matriarch-bench"));
     program.args(arguments).envs(setup::environment());
     let status = program
@@ -118,6 +117,28 @@ pub fn bench(arguments: &[String]) -> Result<ExitCode> {
         .status()
         .context("cannot start the benchmark")?;
     Ok(exit_code(status))
+}
+
+/// The programs as images get them: for their size, and linked statically, because any image with
+/// PostgreSQL in it has to do (traps P2, P5). The target is named, else procedural macros would be
+/// linked so too. The directory that holds them.
+fn shipped() -> Result<PathBuf> {
+    let target = host()?;
+    let words = ["build", "--release", "--target", &target];
+    let packages = ["--package", "matriarch", "--package", "matriarch-e2e"];
+    let mut cargo = cargo_command();
+    cargo.args(words).args(packages).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    command::run(&mut cargo)?;
+    Ok(target_directory()?.join(target).join("release"))
+}
+
+/// The target that this toolchain compiles for by itself.
+fn host() -> Result<String> {
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    rustc.current_dir(paths::workspace()).arg("-vV");
+    let said = command::run_quietly(&mut rustc)?;
+    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc does not name its host")?.to_owned())
 }
 
 fn exit_code(status: std::process::ExitStatus) -> ExitCode {
