@@ -22,6 +22,7 @@ pub(super) const SCRIPTS: &[Named] = &[
     ("P restarts in place while its quorum is written", restarts_while_published),
     ("P restarts before it knows what is asked for", restarts_unasked),
     ("P is to stop, its standbys do not stream yet", stops_unheard),
+    ("P gives L away and gets it back, a standby's agent stands still", goes_on_unheard),
 ];
 
 /// Seeds 5356 and 9323.
@@ -240,6 +241,40 @@ fn stops_unheard(world: &mut World) {
     let holds = own.zip(last).is_none_or(|(own, last)| world.wal.holds(own.written_place(), last));
     world.expect(holds, "nothing that was acknowledged is lost");
     world.seconds(20);
+}
+
+/// Seed 13898: the walreceiver goes on by itself, and what it has is on timelines that its agent has
+/// not heard of.
+fn goes_on_unheard(world: &mut World) {
+    let standbys = world.standbys();
+    let &[other, unheard] = standbys.as_slice() else { return };
+    let primary = world.primary();
+    world.freeze_agent(unheard, 300 * SECOND);
+    for pod in [other, primary] {
+        let serial = world.pods[pod].serial;
+        world.wish_switchover(Some(serial));
+        let serves = |world: &World| {
+            let server = world.server(pod).is_some_and(|server| server.role == Role::Primary);
+            server && world.holder_pod() == Some(pod)
+        };
+        world.pass_until(SECOND / 50, 20 * SECOND, serves);
+        world.seconds(1);
+    }
+    let streams = |world: &World| {
+        world.connections.values().any(|it| it.standby == unheard && it.primary == primary)
+    };
+    world.pass_until(SECOND / 50, 15 * SECOND, streams);
+    // Only that one gets what is acknowledged now.
+    world.cut_pods(primary, other);
+    world.hurry(20);
+    world.pass_between(500, 4_000);
+    let machine = world.machine_of(primary);
+    world.power_off(machine);
+    world.thaw_agent(unheard);
+    world.seconds(40);
+    world.heal_network();
+    world.power_on(machine);
+    world.seconds(30);
 }
 
 /// The clients go on.
