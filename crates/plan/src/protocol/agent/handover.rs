@@ -447,6 +447,13 @@ impl Protocol {
         if handover.reason != Reason::CouldNotPromote {
             lease.position = self.ledger.history.position(lsn);
         }
+        // Given away before a renewal could publish it: a position on a timeline that L does not show
+        // would keep everybody away, itself too (seed 5947).
+        let last = self.ledger.history.last();
+        if last.is_some_and(|branch| branch.term == lease.term && branch.by == self.me()) {
+            lease.history.clone_from(&self.ledger.history);
+            lease.history_published = true;
+        }
         lease
     }
 
