@@ -1,5 +1,7 @@
 //! Schedules that need one clause of rules 5 and 9 to 22 each, and would go wrong without it.
 
+use matriarch_plan::protocol::view::Role;
+
 use super::Named;
 use crate::{
     Micros, SECOND,
@@ -93,23 +95,20 @@ impl World {
 
 fn hands_over_to_lagging(world: &mut World) {
     let (primary, standbys) = (world.primary(), world.standbys());
-    // Less than maximumLag.
+    let serial = standbys.first().map(|&pod| world.pods[pod].serial);
+    world.wish_switchover(serial);
+    let chosen = |world: &World| {
+        let view = world.pods[primary].agent().map(|agent| agent.protocol.view());
+        view.is_some_and(|view| view.role == Role::HandingOver)
+    };
+    world.pass_until(SECOND / 1_000, 5 * SECOND, chosen);
+    // It has chosen. What it commits during the checkpoint, less than maximumLag, nobody gets, and
+    // nobody whom it has chosen can ask for it.
     world.hurry(2);
-    world.hold_back(&standbys);
-    let position = |&pod: &usize| world.directory(pod).map_or(0, |own| own.flushed);
-    // The last of several greatest: of two with the same WAL the smaller name is the better.
-    let best = standbys.iter().rev().copied().max_by_key(position).unwrap_or(primary);
-    let serial = world.pods[best].serial;
-    world.wish_switchover(Some(serial));
-    let stops =
-        |world: &World| world.server(primary).is_none_or(|server| server.phase == Phase::Stopping);
-    world.pass_until(SECOND / 100, 5 * SECOND, stops);
-    // P has chosen, and whoever it has chosen cannot ask it.
     world.cut_from_each(primary, &standbys);
-    world.let_go(&standbys);
-    world.pass_between(5_000, 8_000);
+    // Five seconds until PostgreSQL gives the connections up, three for each successor.
+    world.pass_between(15_000, 20_000);
     world.heal_network();
-    // switchoverDelay, after which P takes L again.
     world.seconds(25);
     world.expect_kept(0, "a handover loses nothing");
     world.seconds(10);
@@ -384,8 +383,8 @@ fn release_unanswered(world: &mut World) {
         agent.is_some_and(|agent| agent.requests.values().any(|it| *it == Expected::Writing))
     };
     world.pass_until(SECOND / 10_000, 3 * SECOND, sends);
-    // What it has sent arrives. Nothing tells it so, and its right would last.
-    world.cut_from_api(primary);
+    // What it has sent arrives. Nothing and nobody tells it so, and its right would last.
+    world.cut_off(primary);
     world.pass(SECOND / 100);
     if world.lease().is_none_or(|lease| lease.release.is_none()) {
         // A renewal that came before the release.
