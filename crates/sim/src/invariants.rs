@@ -175,9 +175,7 @@ impl World {
             .iter()
             .filter(|&(&branch, mark)| {
                 let commit = Place { branch, lsn: mark.lsn };
-                !self.wal.holds(place, commit)
-                    && self.destroyed_since(mark.at) < mark.promised.max(1)
-                    && !self.is_waived(mark.at, commit)
+                !self.wal.holds(place, commit) && !self.is_excused(mark.at, mark.promised, commit)
             })
             .map(|(&branch, mark)| (branch, *mark))
             .next();
@@ -192,6 +190,11 @@ impl World {
             );
             self.find("I2", what);
         }
+    }
+
+    /// As many copies are destroyed as held the commit, or somebody was deceived.
+    fn is_excused(&self, at: Micros, promised: usize, commit: Place) -> bool {
+        self.destroyed_since(at) >= promised.max(1) || self.is_waived(at, commit)
     }
 
     /// Copies destroyed since a commit was acknowledged (or while its answers were on their way).
@@ -414,8 +417,7 @@ impl World {
             let commit = Place { branch, lsn: mark.lsn };
             self.wal.holds(own, commit)
                 && !self.wal.holds(theirs, commit)
-                && self.destroyed_since(mark.at) < mark.promised.max(1)
-                && !self.is_waived(mark.at, commit)
+                && !self.is_excused(mark.at, mark.promised, commit)
         });
         if lost {
             let what = format!("the rewind of {} removes a promised commit", self.pod_name(pod));
@@ -442,8 +444,7 @@ impl World {
             let commit = Place { branch, lsn: mark.lsn };
             self.wal.holds(own, commit)
                 && !self.wal.holds(writer, commit)
-                && self.destroyed_since(mark.at) < mark.promised.max(1)
-                && !self.is_waived(mark.at, commit)
+                && !self.is_excused(mark.at, mark.promised, commit)
         });
         if lost {
             let what =
@@ -466,11 +467,8 @@ impl World {
             .filter(|done| !self.wal.holds(place, done.place))
             .map(|done| (done.commit, done.at, done.promised, done.place))
             .collect();
-        let excused = |at: Micros, promised: usize, place: Place| {
-            self.destroyed_since(at) >= promised.max(1) || self.is_waived(at, place)
-        };
         let broken = lost.iter().find(|&&(_, at, promised, place)| {
-            (promised >= 2 || self.judge.floor.is_some()) && !excused(at, promised, place)
+            (promised >= 2 || self.judge.floor.is_some()) && !self.is_excused(at, promised, place)
         });
         if let Some(&(commit, at, ..)) = broken {
             let what =

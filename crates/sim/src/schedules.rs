@@ -186,6 +186,13 @@ impl World {
         self.clients.busy_until = self.now + seconds * SECOND;
     }
 
+    /// Those that were stopped write again.
+    fn resume_clients(&mut self) {
+        self.clients.stopped = false;
+        let count = self.clients.all.len();
+        self.start_clients(count);
+    }
+
     fn expect(&mut self, holds: bool, what: &str) {
         if !holds {
             let states = self.states();

@@ -126,6 +126,13 @@ impl Lease {
         holder.or(self.release.as_ref().map(|r| &r.by))
     }
 
+    /// Where the last quorum was given up, unless an instance with this history, flushed up to
+    /// `flushed`, has all that was acknowledged under it.
+    pub fn quorum_not_reached(&self, history: &History, flushed: Lsn) -> Option<Position> {
+        let until = self.quorum_until.filter(|_| self.quorum.is_none());
+        until.filter(|until| !history.contains(*until, flushed))
+    }
+
     /// True if they differ in nothing but the position.
     pub fn is_like(&self, other: &Self) -> bool {
         *self == Self { position: self.position, edition: self.edition, ..other.clone() }

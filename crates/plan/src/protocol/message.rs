@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use matriarch_pg::{Lsn, SystemId};
 
 use super::identity::{Incarnation, Member, Term, Version};
+use super::lease::Lease;
 use super::moment::Span;
-use super::position::{History, Position};
+use super::position::{History, Kinship, Position};
 
 /// What one agent asks another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,4 +152,17 @@ pub struct MemberStatus {
     /// To it that version is damaged (rule 7).
     #[serde(default)]
     pub damaged: bool,
+}
+
+impl MemberStatus {
+    /// A standby of the cohort of `lease` with a whole copy of its database system, all of it on
+    /// `history`, that may be a successor.
+    pub(crate) fn is_whole_standby(&self, lease: &Lease, history: &History) -> bool {
+        lease.in_cohort(&self.member.incarnation)
+            && !self.unfit
+            && !self.no_copy
+            && self.standing == Standing::Standby
+            && self.system_id == Some(lease.system_id)
+            && self.history.kinship(self.position.lsn, history) == Kinship::OnIt
+    }
 }

@@ -77,9 +77,7 @@ fn shift_to_lagging(world: &mut World) {
     world.lose_volume(primary);
     world.seconds(5);
     world.heal_network();
-    world.clients.stopped = false;
-    let count = world.clients.all.len();
-    world.start_clients(count);
+    world.resume_clients();
     world.seconds(40);
 }
 

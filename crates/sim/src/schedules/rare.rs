@@ -94,7 +94,7 @@ fn proved_dead_returns(world: &mut World) {
     world.pass_between(0, 1_000);
     world.kill_container(primary);
     world.seconds(30);
-    write_again(world);
+    world.resume_clients();
     world.seconds(20);
     world.expect_writes_within(10, "the two that are there have enough promises");
     world.power_on(machine);
@@ -105,7 +105,7 @@ fn proved_dead_returns(world: &mut World) {
 fn promoted_twice(world: &mut World) {
     let former = world.primary();
     world.clients.stopped = true;
-    exclude(world, former, true);
+    exclude_others(world, former, true);
     world.seconds(6);
     for standby in world.standbys() {
         world.cut_pods(former, standby);
@@ -117,7 +117,7 @@ fn promoted_twice(world: &mut World) {
     world.kill_server(former);
     world.pass_until(SECOND / 100, 9 * SECOND, runs);
     world.cut_off(former);
-    exclude(world, former, false);
+    exclude_others(world, former, false);
     let promoted = |world: &World| {
         let holder = world.holder_pod().filter(|&holder| holder != former);
         let server = holder.and_then(|holder| world.server(holder));
@@ -129,7 +129,7 @@ fn promoted_twice(world: &mut World) {
         world.seconds(15);
     }
     world.heal_network();
-    write_again(world);
+    world.resume_clients();
     world.seconds(60);
     world.expect(world.whole(), "the former primary is rewound and follows");
 }
@@ -146,7 +146,7 @@ fn laggard_left(world: &mut World) {
     world.power_off(machines[2]);
     world.seconds(20);
     // Less than the bound on lag, acknowledged by two.
-    write_again(world);
+    world.resume_clients();
     world.pass_between(500, 2_000);
     world.clients.stopped = true;
     world.power_off(machines[1]);
@@ -168,7 +168,7 @@ fn laggard_left(world: &mut World) {
     world.power_off(machines[0]);
     world.seconds(40);
     world.power_on_all();
-    write_again(world);
+    world.resume_clients();
     world.seconds(40);
     world.expect_writes_within(10, "whoever has everything goes on");
 }
@@ -178,7 +178,7 @@ fn restarts_while_published(world: &mut World) {
     let standby = world.a_standby();
     world.make_straggler(standby);
     let primary = world.primary();
-    exclude(world, primary, true);
+    exclude_others(world, primary, true);
     world.hurry(60);
     let machine = world.machine_of(standby);
     world.power_on(machine);
@@ -194,7 +194,7 @@ fn restarts_while_published(world: &mut World) {
     world.pass_between(50, 250);
     world.kill_server(primary);
     world.seconds(20);
-    exclude(world, primary, false);
+    exclude_others(world, primary, false);
     world.seconds(20);
 }
 
@@ -236,10 +236,7 @@ fn stops_unheard(world: &mut World) {
     world.delete_pod(primary, 1_800 * SECOND, false);
     world.seconds(12);
     world.expect(world.holder_pod() != Some(primary), "the primary has given the Lease away");
-    let last = world.clients.acknowledged.last().map(|done| done.place);
-    let own = world.holder_pod().and_then(|pod| world.directory(pod));
-    let holds = own.zip(last).is_none_or(|(own, last)| world.wal.holds(own.written_place(), last));
-    world.expect(holds, "nothing that was acknowledged is lost");
+    world.expect_kept(0, "nothing that was acknowledged is lost");
     world.seconds(20);
 }
 
@@ -277,20 +274,13 @@ fn goes_on_unheard(world: &mut World) {
     world.seconds(30);
 }
 
-/// The clients go on.
-fn write_again(world: &mut World) {
-    world.clients.stopped = false;
-    let count = world.clients.all.len();
-    world.start_clients(count);
-}
-
 /// Nobody but this one may be primary, or anybody again.
-fn exclude(world: &mut World, but: usize, excluded: bool) {
-    let serial = world.pods[but].serial;
-    for (_, instance) in world.api.instances.iter_mut().filter(|(other, _)| **other != serial) {
-        instance.excluded = excluded;
+fn exclude_others(world: &mut World, but: usize, excluded: bool) {
+    let own = world.pods[but].serial;
+    let others: Vec<u32> = world.api.instances.keys().copied().filter(|it| *it != own).collect();
+    for serial in others {
+        world.exclude(serial, excluded);
     }
-    world.api.directives += 1;
 }
 
 /// Seeds 6568 and 8169.
@@ -298,7 +288,7 @@ fn thaws_to_an_old_lease(world: &mut World) {
     let former = world.primary();
     let machine = world.machine_of(former);
     let exact = world.random.below(3);
-    let mut old = world.api.lease.as_ref().map(|object| object.record.clone());
+    let old = world.api.lease.as_ref().map(|object| object.record.clone());
     world.hurry(120);
     if exact == 1 {
         // A later edition than the one that is restored.
@@ -306,8 +296,6 @@ fn thaws_to_an_old_lease(world: &mut World) {
         world.make_straggler(standby);
         world.power_on_all();
         world.seconds(10);
-    } else {
-        old = world.api.lease.as_ref().map(|object| object.record.clone());
     }
     let (Some(old), true) = (old, world.primary() == former) else { return };
     // What it asked before it stood still tells it nothing.

@@ -72,7 +72,7 @@ impl World {
     }
 
     /// What clients were told since then is there, whatever the mode promises.
-    fn expect_kept(&mut self, since: Micros, what: &str) {
+    pub(super) fn expect_kept(&mut self, since: Micros, what: &str) {
         let writer = self.judge.writer.and_then(|(writer, _)| self.directory(writer));
         let Some(place) = writer.map(crate::postgres::Directory::written_place) else { return };
         let kept = self

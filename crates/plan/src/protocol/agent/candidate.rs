@@ -391,8 +391,7 @@ impl Protocol {
     /// was made when it was acknowledged (9g, 7e; seed 1134).
     pub(super) fn has_what_a_quorum_held(&self, lease: &Lease) -> Result<(), Waiting> {
         let flushed = self.flushed();
-        let until = lease.quorum_until.filter(|_| lease.quorum.is_none());
-        match until.filter(|until| !self.ledger.history.contains(*until, flushed)) {
+        match lease.quorum_not_reached(&self.ledger.history, flushed) {
             Some(until) if clause!(self, QuorumUntil) => {
                 Err(Waiting::BehindQuorum { bytes: until.lsn.saturating_distance(flushed) })
             }

@@ -85,8 +85,8 @@ impl Protocol {
             && complete
             && self
                 .successor(|s| {
-                    let until = lease.and_then(|l| l.quorum_until);
-                    until.is_none_or(|until| s.history.contains(until, s.position.lsn))
+                    let (history, end_there) = (&s.history, s.position.lsn);
+                    lease.is_none_or(|l| l.quorum_not_reached(history, end_there).is_none())
                         && limits
                             .maximum_lag
                             .is_none_or(|bound| end.saturating_distance(s.position.lsn) <= bound)

@@ -365,15 +365,7 @@ impl Protocol {
         let end = self.fresh().find(|(_, s)| s.member == holder).map(|(_, s)| s.position.lsn)?;
         let fit = |s: &MemberStatus| {
             let near = bound.is_none_or(|bound| end.saturating_distance(s.position.lsn) <= bound);
-            lease.in_cohort(&s.member.incarnation)
-                && s.standing == Standing::Standby
-                && s.streaming
-                && near
-                && !s.unfit
-                && !s.no_copy
-                && s.system_id == Some(lease.system_id)
-                && s.term == lease.term
-                && s.history.kinship(s.position.lsn, &lease.history) == Kinship::OnIt
+            s.is_whole_standby(lease, &lease.history) && s.streaming && near && s.term == lease.term
         };
         let replicas = self.fresh().map(|(_, s)| s).filter(|s| self.failures == 0 && fit(s));
         let best = replicas.max_by_key(|s| (s.position, std::cmp::Reverse(s.member.name.clone())));

@@ -7,7 +7,7 @@ use crate::protocol::event::{PostgresState, Termination};
 use crate::protocol::identity::{Incarnation, InstanceName};
 use crate::protocol::lease::{Handover, Lease, Release, ReleaseProof};
 use crate::protocol::ledger::LastRole;
-use crate::protocol::message::{MemberStatus, Question, Standing, Verdict};
+use crate::protocol::message::{MemberStatus, Question, Verdict};
 use crate::protocol::moment::{Moment, Span};
 use crate::protocol::position::Kinship;
 use crate::protocol::view::{Waiting, WishOutcome};
@@ -180,16 +180,7 @@ impl Protocol {
         let own = &self.ledger.history;
         self.fresh()
             .map(|(_, s)| s)
-            .filter(|s| {
-                lease.in_cohort(&s.member.incarnation)
-                    && !s.unfit
-                    && !s.no_copy
-                    && s.standing == Standing::Standby
-                    && s.system_id == Some(lease.system_id)
-                    && s.term <= self.ledger.term
-                    && s.history.kinship(s.position.lsn, own) == Kinship::OnIt
-                    && accept(s)
-            })
+            .filter(|s| s.is_whole_standby(lease, own) && s.term <= self.ledger.term && accept(s))
             .fold(None::<&MemberStatus>, |best, s| match best {
                 Some(b) if !better(s, b) => Some(b),
                 Some(_) | None => Some(s),
@@ -208,8 +199,7 @@ impl Protocol {
     }
 
     fn streams(&self, incarnation: &Incarnation) -> bool {
-        let senders = self.pg.iter().flat_map(|pg| &pg.walsenders);
-        senders.filter(|w| w.streaming).any(|w| w.incarnation == *incarnation)
+        self.streaming().contains(incarnation)
     }
 
     pub(super) fn begin_hand_over(&mut self, holding: &mut Holding, reason: Reason) {

@@ -238,14 +238,12 @@ impl Protocol {
             return;
         }
         let since = self.api.changed_at;
-        let Some(round) = holding.restoring.take().filter(|round| round.started >= since) else {
+        if holding.restoring.as_ref().is_none_or(|round| round.started < since) {
             let (cohort, stragglers) = self.failsafe_members();
             let names: Vec<InstanceName> =
                 cohort.into_values().chain(stragglers.into_values()).map(|m| m.name).collect();
             holding.restoring = Some(self.round(names, &Question::Status, POLL_LIMIT));
-            return self.restore_if_nobody_went_on(holding, base);
-        };
-        holding.restoring = Some(round);
+        }
         self.restore_if_nobody_went_on(holding, base);
     }
 

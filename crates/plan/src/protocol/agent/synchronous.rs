@@ -96,7 +96,7 @@ impl Protocol {
         self.asked_for().is_some_and(|s| Self::asked_need(s, s.number) < 2)
     }
 
-    fn streaming(&self) -> BTreeSet<Incarnation> {
+    pub(super) fn streaming(&self) -> BTreeSet<Incarnation> {
         self.pg
             .iter()
             .flat_map(|pg| &pg.walsenders)
