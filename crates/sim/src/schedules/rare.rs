@@ -22,6 +22,8 @@ pub(super) const SCRIPTS: &[Named] = &[
     ("P restarts in place while its quorum is written", restarts_while_published),
     ("P restarts before it knows what is asked for", restarts_unasked),
     ("P is to stop, its standbys do not stream yet", stops_unheard),
+    ("P stops, both successors lack its last WAL", lacking_at_stop),
+    ("the API is away, PostgreSQL of P is killed", killed_without_api),
     ("P gives L away and gets it back, a standby's agent stands still", goes_on_unheard),
 ];
 
@@ -238,6 +240,42 @@ fn stops_unheard(world: &mut World) {
     world.expect(world.holder_pod() != Some(primary), "the primary has given the Lease away");
     world.expect_kept(0, "nothing that was acknowledged is lost");
     world.seconds(20);
+}
+
+/// Each successor was given up for the other one, for as long as `switchoverDelay`.
+fn lacking_at_stop(world: &mut World) {
+    let primary = world.primary();
+    world.hurry(20);
+    world.delete_pod(primary, 1_800 * SECOND, false);
+    let stops = |world: &World| world.server(primary).is_none_or(|server| !server.takes_writes());
+    if !world.pass_until(SECOND / 1_000, 15 * SECOND, stops) {
+        return;
+    }
+    for standby in world.standbys() {
+        world.kill_server(standby);
+    }
+    world.seconds(12);
+    world.expect(world.holder_pod() != Some(primary), "the primary has given the Lease away");
+    world.seconds(20);
+}
+
+/// What fails beside PostgreSQL, the way to the Service above all, does not delay its start.
+fn killed_without_api(world: &mut World) {
+    let primary = world.primary();
+    world.hurry(60);
+    for _ in 0..2 {
+        world.api.down = true;
+        world.pass_between(15_000, 25_000);
+        world.kill_server(primary);
+        world.seconds(5);
+        world.api.down = false;
+        world.seconds(5);
+        world.expect_writes_within(5, "somebody is primary again within seconds");
+        world.seconds(20);
+        if world.holder_pod() != Some(primary) {
+            return;
+        }
+    }
 }
 
 /// Seed 13898: the walreceiver goes on by itself, and what it has is on timelines that its agent has

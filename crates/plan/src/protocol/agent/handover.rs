@@ -76,6 +76,8 @@ pub(super) struct HandOver {
     to: Option<InstanceName>,
     stage: Stage,
     started: Moment,
+    /// Successors that were silent or received nothing: each is waited for once.
+    given_up: Vec<InstanceName>,
     /// How far the successor was and since when, while it is waited for.
     progress: Option<(Lsn, Moment)>,
     /// When it was first ready to be given away.
@@ -202,24 +204,36 @@ impl Protocol {
         self.streaming().contains(incarnation)
     }
 
-    pub(super) fn begin_hand_over(&mut self, holding: &mut Holding, reason: Reason) {
-        let fit = |s: &MemberStatus| match &reason {
-            Reason::Wish { to: Some(to), .. } => s.member.name == *to,
-            Reason::OthersRead | Reason::ApiRefuses => s.reads_api,
+    /// Who may follow for this reason.
+    fn suits(reason: &Reason, status: &MemberStatus) -> bool {
+        match reason {
+            Reason::Wish { to: Some(to), .. } => status.member.name == *to,
+            Reason::OthersRead | Reason::ApiRefuses => status.reads_api,
             Reason::Wish { to: None, .. }
             | Reason::Termination { .. }
             | Reason::Leaving
             | Reason::Fenced
             | Reason::CouldNotPromote
             | Reason::Crash => true,
-        };
-        // What it has not received when PostgreSQL stops, it receives no more.
-        let streaming = self.successor(|s| fit(s) && self.streams(&s.member.incarnation));
-        let to = streaming.or_else(|| self.successor(fit));
+        }
+    }
+
+    /// The best that has the rest of its WAL when PostgreSQL stops: later it receives nothing more.
+    fn streaming_successor(&self, reason: &Reason) -> Option<MemberStatus> {
+        self.successor(|s| Self::suits(reason, s) && self.streams(&s.member.incarnation))
+    }
+
+    pub(super) fn begin_hand_over(&mut self, holding: &mut Holding, reason: Reason) {
+        let streaming = self.streaming_successor(&reason);
+        let to = streaming.or_else(|| self.successor(|s| Self::suits(&reason, s)));
         let serves = self.state() == PostgresState::Primary;
         let stage = match &reason {
             Reason::Crash => Stage::Awaiting(self.flushed()),
-            Reason::Wish { .. } | Reason::Leaving if serves => Stage::Checkpoint,
+            Reason::Wish { .. } | Reason::Leaving | Reason::Termination { short: false }
+                if serves && to.is_some() =>
+            {
+                Stage::Checkpoint
+            }
             Reason::Wish { .. }
             | Reason::Leaving
             | Reason::Termination { .. }
@@ -237,6 +251,7 @@ impl Protocol {
             to: to.map(|s| s.member.name),
             stage,
             started: self.now,
+            given_up: Vec::new(),
             progress: None,
             ready: None,
             write_after: None,
@@ -264,6 +279,7 @@ impl Protocol {
         };
         match next {
             Next::Stay => holding.step = Step::HandOver(handover),
+            Next::Back => holding.step = Step::Serve,
             Next::Resume => {
                 self.refuse_wish(&handover);
                 holding.step = Step::Confirm { round: None };
@@ -289,12 +305,27 @@ impl Protocol {
             && handover.ready.is_some_and(|ready| self.now.since(ready) >= TELL)
     }
 
+    /// The look that follows the checkpoint shows who streams now; the one by which the successor was
+    /// chosen may have been half a second old, and its PostgreSQL gone since.
     fn after_checkpoint(&mut self, handover: &mut HandOver) -> Next {
-        if !self.busy(Lane::Checkpoint) {
-            handover.stage = Stage::Stopping;
-            return self.while_stopping(handover);
+        let since = self.termination.map(|(_, since)| since);
+        let ends = matches!(handover.reason, Reason::Termination { .. });
+        let late = ends && self.now.since(handover.started) >= CONNECTS;
+        if self.busy(Lane::Checkpoint) && !late {
+            return Next::Stay;
         }
-        Next::Stay
+        let serves = self.state() == PostgresState::Primary;
+        if serves && clause!(self, StopWaitsForStream) {
+            match self.streaming_successor(&handover.reason) {
+                Some(better) => handover.to = Some(better.member.name),
+                None if !ends || since.is_some_and(|since| self.successor_connects(since)) => {
+                    return Next::Back;
+                }
+                None => {}
+            }
+        }
+        handover.stage = Stage::Stopping;
+        self.while_stopping(handover)
     }
 
     fn while_stopping(&mut self, handover: &mut HandOver) -> Next {
@@ -323,11 +354,7 @@ impl Protocol {
 
     fn while_awaiting(&mut self, handover: &mut HandOver, lsn: Lsn) -> Next {
         let Some(to) = handover.to.clone() else {
-            // Nobody to hand it to. A holder that may start again keeps it.
-            if !handover.final_stop() && handover.reason != Reason::CouldNotPromote {
-                return Next::Resume;
-            }
-            return self.give(handover, lsn);
+            return self.without_successor(handover, lsn);
         };
         let status = handover.round.as_ref().and_then(|r| r.answers.get(&to)).map(|a| &a.status);
         let (before, mut since) = *handover.progress.get_or_insert((Lsn::INVALID, self.now));
@@ -346,7 +373,8 @@ impl Protocol {
             return self.give(handover, lsn);
         }
         if self.now.since(since) >= SILENCE {
-            handover.to = self.other_successor(&handover.reason, &to);
+            handover.given_up.push(to);
+            handover.to = self.other_successor(handover);
             handover.progress = None;
             handover.round = None;
             return self.while_awaiting(handover, lsn);
@@ -356,11 +384,7 @@ impl Protocol {
             self.directive.as_ref().map_or(Span::seconds(3600), |d| d.delays.switchover);
         let limit = if handover.short() { SHORT } else { switchover };
         if self.now.since(handover.started) >= limit {
-            if !handover.final_stop() {
-                return Next::Resume;
-            }
-            handover.to = None;
-            return self.give(handover, lsn);
+            return self.without_successor(handover, lsn);
         }
         let due = handover.round.as_ref().is_none_or(|r| {
             r.complete() && self.now.since(r.started) >= ASK_AGAIN
@@ -372,8 +396,20 @@ impl Protocol {
         Next::Stay
     }
 
-    /// Who takes the place of a successor that is silent, if anybody may.
-    fn other_successor(&self, reason: &Reason, silent: &InstanceName) -> Option<InstanceName> {
+    /// Nobody has all of its WAL. A holder that may start again does: what only it has would be lost,
+    /// and with one that is to be removed its volume too.
+    fn without_successor(&mut self, handover: &mut HandOver, lsn: Lsn) -> Next {
+        let resumes = !handover.final_stop() || handover.reason == Reason::Leaving;
+        if resumes && handover.reason != Reason::CouldNotPromote {
+            return Next::Resume;
+        }
+        handover.to = None;
+        self.give(handover, lsn)
+    }
+
+    /// Who takes the place of those that were silent, if anybody may.
+    fn other_successor(&self, handover: &HandOver) -> Option<InstanceName> {
+        let (reason, silent) = (&handover.reason, &handover.given_up);
         match reason {
             Reason::Wish { to: Some(_), .. } => None,
             Reason::Wish { to: None, .. }
@@ -384,7 +420,9 @@ impl Protocol {
             | Reason::OthersRead
             | Reason::CouldNotPromote
             | Reason::Crash => self
-                .successor(|s| s.member.name != *silent && (s.reads_api || !by_word(reason)))
+                .successor(|s| {
+                    !silent.contains(&s.member.name) && (s.reads_api || !by_word(reason))
+                })
                 .map(|s| s.member.name),
         }
     }
@@ -526,6 +564,8 @@ impl Protocol {
 /// How a stage ends.
 enum Next {
     Stay,
+    /// PostgreSQL was not stopped, and serves on.
+    Back,
     /// Not given away: it takes L again and starts.
     Resume,
     /// Given away.
