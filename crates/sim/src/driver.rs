@@ -81,6 +81,7 @@ impl World {
             next_tick: None,
             directive_seen: None,
             nudged: false,
+            pace: (0, 0),
             observed: None,
         });
         story!(self, "{}: agent starts (life {life})", self.pod_name(pod));

@@ -162,6 +162,8 @@ pub(crate) struct Agent {
     pub(crate) directive_seen: Option<u64>,
     pub(crate) nudged: bool,
     pub(crate) observed: Option<matriarch_plan::protocol::Observation>,
+    /// The simulated second that passes, and the operations begun in it.
+    pub(crate) pace: (Micros, u32),
 }
 
 /// A running container: PID 1 and what it has started.

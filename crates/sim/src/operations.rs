@@ -26,6 +26,9 @@ pub(crate) const SYSTEM: SystemId = SystemId(7_000_000_000_000_000_001);
 const SERVICE_LIMIT: Micros = SECOND;
 /// Time between two looks at PostgreSQL while nothing nudges.
 const LOOK: Micros = SECOND / 2;
+/// Operations that an agent begins within one second at most: one that failed is begun again after
+/// a pause.
+const PACE: u32 = 20;
 
 fn names_of(names: &StandbyNames) -> Names {
     Names {
@@ -192,6 +195,12 @@ impl World {
         let operation = Operation { id, action, stage: 0, due: now, source: None };
         let Some(agent) = self.pods[pod].agent_mut() else { return };
         let life = agent.life;
+        let second = now / SECOND;
+        agent.pace = if agent.pace.0 == second { (second, agent.pace.1 + 1) } else { (second, 1) };
+        if agent.pace.1 > PACE {
+            let what = format!("{} begins {PACE} operations within a second", self.pod_name(pod));
+            return self.find("pace", what);
+        }
         if beside(&operation.action) {
             agent.beside.push(operation.clone());
         } else if let Some(old) = agent.operation.replace(operation.clone()) {

@@ -214,8 +214,12 @@ impl World {
             return None;
         }
         let away = self.pods[holder].machine;
+        // An instance without a pod has its volume there, and gets its next pod nowhere else.
+        let place = |serial: &u32| {
+            self.pods.iter().rfind(|pod| pod.serial == *serial).map(|pod| pod.machine)
+        };
         let on = |machine: usize| {
-            self.pods.iter().filter(|pod| pod.alive && pod.machine == machine).count()
+            self.api.instances.keys().filter(|serial| place(serial) == Some(machine)).count()
         };
         // A machine may carry two of five instances.
         let used: Vec<usize> = self

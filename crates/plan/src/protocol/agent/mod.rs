@@ -60,6 +60,10 @@ pub(crate) const fn holds(_clause: &'static str) -> bool {
     true
 }
 
+/// What failed is not begun again sooner: PostgreSQL without a free connection, say, would be asked
+/// for one without a pause.
+const AGAIN: Span = Span::millis(250);
+
 /// What the instance is doing.
 #[derive(Clone, Debug)]
 enum Duty {
@@ -82,7 +86,7 @@ struct Operation {
 }
 
 /// Operations of one lane exclude each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Lane {
     Server,
     Names,
@@ -130,6 +134,8 @@ pub struct Protocol {
     termination: Option<(Termination, Moment)>,
     surrendered: Option<Term>,
     retry_at: Moment,
+    /// What failed last in each lane, and when it may be begun again.
+    failed: BTreeMap<Lane, (Action, Moment)>,
     failures: u32,
     failure: Option<String>,
     /// Why its last candidacy ended without the Lease.
@@ -171,6 +177,7 @@ impl Protocol {
             no_run_before: Moment::default(),
             heard: now,
             receiver_paused_until: now,
+            failed: BTreeMap::new(),
             receiver_paused_term: super::Term::ZERO,
             replies: Vec::new(),
             word: None,
@@ -270,14 +277,24 @@ impl Protocol {
             Outcome::Failed { message } => Some(message.clone()),
             Outcome::Done | Outcome::NewDirectory { .. } | Outcome::Superseded => None,
         };
+        let lane = lane(&done.action);
+        // The walreceiver is to end for as long as an election lasts, and PostgreSQL may be starting.
+        let of_server =
+            lane == Lane::Server && !matches!(done.action, Action::Follow { member: None });
         if let Some(message) = failed {
-            self.failures = self.failures.saturating_add(1);
-            let pause = Span::millis(250).times(1 << self.failures.min(7)).0.min(30_000);
-            self.retry_at = self.now + Span::millis(pause);
-            self.failure = Some(message);
+            self.failed.insert(lane, (done.action.clone(), self.now + AGAIN));
+            if of_server {
+                self.failures = self.failures.saturating_add(1);
+                let pause = Span::millis(250).times(1 << self.failures.min(7)).0.min(30_000);
+                self.retry_at = self.now + Span::millis(pause);
+                self.failure = Some(message);
+            }
         } else if *outcome != Outcome::Superseded {
-            self.failures = 0;
-            self.failure = None;
+            self.failed.remove(&lane);
+            if of_server {
+                self.failures = 0;
+                self.failure = None;
+            }
         }
         match &mut self.duty {
             Duty::Holder(holding) => holding.finished(&done.action, outcome, self.now),
@@ -321,7 +338,8 @@ impl Protocol {
 
     // ---- what everything else is made of ----
 
-    /// Begins an operation, unless one of its lane is under way; a stop supersedes what runs.
+    /// Begins an operation, unless one of its lane is under way or it has failed just now; a stop
+    /// supersedes what runs.
     fn run(&mut self, action: Action) -> bool {
         let lane = lane(&action);
         if matches!(action, Action::Stop { .. }) {
@@ -329,7 +347,9 @@ impl Protocol {
                 return false;
             }
             self.operations.retain(|_, o| self::lane(&o.action) != Lane::Server);
-        } else if self.busy(lane) {
+        } else if self.busy(lane)
+            || self.failed.get(&lane).is_some_and(|(what, at)| *what == action && self.now < *at)
+        {
             return false;
         }
         self.next_id += 1;

@@ -179,6 +179,9 @@ impl Protocol {
         let later = |moment: Moment| (moment > self.now).then_some(moment);
         at(later(self.retry_at), "try again");
         at(later(self.receiver_paused_until), "follow again");
+        for (_, again) in self.failed.values() {
+            at(later(*again), "begin again");
+        }
         at(later(self.no_run_before), "may run again");
         at(later(self.heard + self.patience()), "the primary is silent");
         if let Some(Waiting::Straggler { until } | Waiting::OtherPod { until }) = &self.waiting {
