@@ -468,7 +468,7 @@ impl Protocol {
             Purpose::Renew | Purpose::Release | Purpose::Confirm => {
                 self.holder_write_failed(purpose, refusal);
             }
-            Purpose::Take => self.take_failed(),
+            Purpose::Take => self.take_failed(refusal.is_none()),
             Purpose::Restore => self.restore_failed(),
         }
     }

@@ -498,7 +498,14 @@ impl Protocol {
         }
     }
 
-    pub(super) fn take_failed(&mut self) {
+    /// Somebody wrote before it, or the API refused. Who came by the holder's word is most likely
+    /// named by what was written, the holder's release, and looks at once: a pause would be time in
+    /// which nobody is primary. The word is used up: it was of the Lease before.
+    pub(super) fn take_failed(&mut self, conflict: bool) {
+        if self.word.take().is_some() && conflict {
+            self.duty = Duty::Standby;
+            return;
+        }
         self.stand_down(Waiting::LeaseUnreadable);
     }
 
