@@ -356,6 +356,8 @@ fn a_plan_for_a_new_cluster_names_every_action_and_what_follows() {
         pods: Ok(Vec::new()),
         claims: Ok(Vec::new()),
         lease: Seen::Absent,
+        lease_unchanged_ms: 0,
+        node: None,
         ended: std::collections::BTreeSet::new(),
         stateless: std::collections::BTreeMap::new(),
         secrets: std::collections::BTreeMap::new(),

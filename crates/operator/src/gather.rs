@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Secret};
 use kube::api::{DynamicObject, ListParams};
 use kube::{Api, Client};
 use matriarch_api::labels::Label;
@@ -13,7 +13,7 @@ use matriarch_api::{Instance, names};
 use matriarch_plan::Seen;
 use matriarch_plan::world::{Object, SecretFacts, SecretRole};
 use matriarch_render::setup::{Owner, object_name};
-use matriarch_render::{Objects, Resolved};
+use matriarch_render::{Objects, Resolved, node_in_question};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -31,7 +31,12 @@ pub(crate) async fn read(
         read_without_secrets(client, owner, now_ms),
         read_secrets(client, owner, resolved, now_ms),
     );
-    Objects { secrets, ..objects }
+    let node = match node_in_question(owner, &objects) {
+        // Without the permission it is unknown, and proves nothing.
+        Some(name) => Some((name.clone(), get(&Api::<Node>::all(client.clone()), &name).await)),
+        None => None,
+    };
+    Objects { secrets, node, ..objects }
 }
 
 /// Reads all but the Secrets, at once.
@@ -53,7 +58,19 @@ pub async fn read_without_secrets(client: &Client, owner: &Owner<'_>, now_ms: i6
         read_stateless(client, owner),
     );
     let (ended, secrets) = (BTreeSet::new(), BTreeMap::new());
-    Objects { now_ms, instances, pods, claims, lease, ended, stateless, secrets }
+    let (node, lease_unchanged_ms) = (None, 0);
+    Objects {
+        now_ms,
+        instances,
+        pods,
+        claims,
+        lease,
+        lease_unchanged_ms,
+        ended,
+        node,
+        stateless,
+        secrets,
+    }
 }
 
 async fn list<K>(api: &Api<K>, params: &ListParams) -> Result<Vec<K>, String>

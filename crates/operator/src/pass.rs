@@ -13,7 +13,7 @@ use matriarch_api::causes::chain;
 use matriarch_plan::{Plan, lint, plan};
 use matriarch_render::setup::{Owner, Setup};
 use matriarch_render::status::{self, Outcome};
-use matriarch_render::{observe, resolve, story};
+use matriarch_render::{Objects, observe, resolve, story};
 
 use crate::Options;
 use crate::ended::Ended;
@@ -39,6 +39,9 @@ pub struct Passes {
     /// What failed in the last pass, by cluster: shown in status until it succeeds.
     failed: Mutex<BTreeMap<String, Vec<String>>>,
     ended: Ended,
+    /// The version of each cluster's Lease and since when this process has seen it: other clocks do
+    /// not count.
+    versions: Mutex<BTreeMap<String, (String, Instant)>>,
 }
 
 /// A pass could not be carried through.
@@ -62,8 +65,8 @@ impl Passes {
         ended: Ended,
     ) -> Self {
         let setup = options.setup();
-        let failed = Mutex::new(BTreeMap::new());
-        Self { client, options, setup, metrics, recorder, failed, ended }
+        let (failed, versions) = (Mutex::new(BTreeMap::new()), Mutex::new(BTreeMap::new()));
+        Self { client, options, setup, metrics, recorder, failed, ended, versions }
     }
 
     /// One pass.
@@ -104,6 +107,7 @@ impl Passes {
         let mut resolved = resolve(&owner);
         let mut objects = gather::read(&self.client, &owner, &resolved, now_ms).await;
         objects.ended = self.ended.of(&key);
+        objects.lease_unchanged_ms = self.unchanged(&key, &objects);
         resolved.note_versions(&objects.secrets);
         let world = observe(&owner, &resolved, &objects);
         let plan = plan(&world);
@@ -191,7 +195,27 @@ impl Passes {
         news
     }
 
+    /// For how long this version of the Lease has been seen, in milliseconds.
+    fn unchanged(&self, key: &str, objects: &Objects) -> u64 {
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = objects.lease.known().and_then(|it| it.metadata.resource_version.clone());
+        let Some(version) = version else {
+            versions.remove(key);
+            return 0;
+        };
+        match versions.get(key) {
+            Some((known, since)) if *known == version => {
+                u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+            }
+            Some(_) | None => {
+                versions.insert(key.to_owned(), (version, Instant::now()));
+                0
+            }
+        }
+    }
+
     fn forget(&self, key: &str) {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         self.remember(key, Vec::new());
         self.metrics.forget(key);
         self.ended.forget(key);

@@ -6,6 +6,9 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, Plan, VolumeRole};
+use crate::memory::Memory;
+use crate::protocol::Span;
+use crate::protocol::proof::NodeEvidence;
 use crate::seen::Seen;
 use crate::spec::{SecretSource, Wanted};
 use crate::world::{
@@ -90,7 +93,9 @@ fn check_action(world: &World, plan: &Plan, action: &Action, findings: &mut Find
             });
             findings.require(absent && world.blind.is_empty(), "I20", says);
         }
-        Action::FreeLease { guard, holder, .. } => check_free(world, guard, holder, findings),
+        Action::FreeLease { guard, holder, .. } => {
+            check_free(world, &plan.memory, guard, holder, findings);
+        }
         Action::CreateLease => {
             let first =
                 world.lease.is_absent() && !world.memory.lease_made && !world.memory.initialized;
@@ -169,7 +174,13 @@ fn check_delete_volume(
     findings.require(!keeps, "N24", says);
 }
 
-fn check_free(world: &World, guard: &Identity, holder: &InstanceName, findings: &mut Findings) {
+fn check_free(
+    world: &World,
+    memory: &Memory,
+    guard: &Identity,
+    holder: &InstanceName,
+    findings: &mut Findings,
+) {
     let proved = world.lease.known().is_some_and(|lease| {
         let pod = world.instances.get(holder).and_then(|i| i.pod.known());
         lease.identity == *guard
@@ -179,7 +190,16 @@ fn check_free(world: &World, guard: &Identity, holder: &InstanceName, findings: 
                 let ended = |end: &EndedContainer| {
                     end.container == named.container_id && end.pod == named.pod_uid
                 };
-                world.ended.iter().any(ended) && !pod.is_some_and(runs)
+                let expired = lease
+                    .state
+                    .as_ref()
+                    .is_some_and(|state| Span::millis(lease.unchanged_ms) >= state.duration);
+                let by_node = match world.node_evidence(memory, &named.pod_uid) {
+                    NodeEvidence::OutOfService => true,
+                    NodeEvidence::Gone => expired,
+                    NodeEvidence::NotProved => false,
+                };
+                by_node || world.ended.iter().any(ended) && !pod.is_some_and(runs)
             })
     });
     findings.require(proved, "rule 20", || {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::LeaseMark;
+use crate::protocol::{LeaseMark, PodUid};
 use crate::world::InstanceName;
 
 /// What the cluster remembers. Losing it (a restored namespace) is survived: `steps::bootstrap`
@@ -27,9 +27,22 @@ pub struct Memory {
     /// The last holder of the Lease that was seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_primary: Option<InstanceName>,
+    /// Where the pod that the Lease names runs: the Node outlives the pod's object (rule 20).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holder_node: Option<HolderNode>,
     /// The last Lease that was no older state which somebody restored (rule 7b).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lease: Option<LeaseMark>,
+}
+
+/// The Node of the pod that the Lease names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HolderNode {
+    /// The pod.
+    pub pod: PodUid,
+    /// The Node.
+    pub name: String,
 }
 
 /// What is remembered of an instance.

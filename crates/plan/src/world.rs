@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::Directive;
 use crate::memory::Memory;
+use crate::protocol::proof::NodeEvidence;
 use crate::protocol::{ContainerId, PodUid};
 use crate::seen::Seen;
 use crate::spec::Wanted;
@@ -60,6 +61,9 @@ pub struct World {
     pub lease: Seen<Lease>,
     /// Containers whose end kubelet has reported, also of pods that are gone since.
     pub ended: BTreeSet<EndedContainer>,
+    /// The Node of the pod that the Lease names, if it was looked at: where that pod is not ready.
+    #[serde(default)]
+    pub node: Option<Node>,
     /// Kinds that could not be listed: of these nothing is known, not even that it is absent.
     pub blind: BTreeMap<Kind, String>,
     /// Every instance of which anything is there or remembered.
@@ -77,6 +81,26 @@ pub struct EndedContainer {
     pub pod: PodUid,
     /// The id that its keeper gave itself.
     pub container: ContainerId,
+}
+
+/// A Node (rule 20).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// What is known of it.
+    pub facts: Seen<NodeFacts>,
+}
+
+/// What a Node says about the containers on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeFacts {
+    /// Tainted `node.kubernetes.io/out-of-service` and not ready: somebody vouches that it is off.
+    /// A kubelet that says it is ready contradicts the taint (Kubernetes' own pod collector asks for
+    /// both as well).
+    pub out_of_service: bool,
 }
 
 /// Kinds that are listed at each pass.
@@ -248,6 +272,8 @@ pub struct Pod {
     pub role: Option<PodRole>,
     /// Labels, annotations and owner that it should have and has not.
     pub conforms: bool,
+    /// The Node that it is bound to.
+    pub node: Option<String>,
     /// Why it is not scheduled or not started, in Kubernetes' words.
     pub trouble: Option<String>,
     /// Its address.
@@ -286,6 +312,8 @@ pub struct Lease {
     pub holder: Option<InstanceName>,
     /// As the agents read it; none while it is empty.
     pub state: Option<crate::protocol::Lease>,
+    /// For how long the operator has seen this very version, in milliseconds.
+    pub unchanged_ms: u64,
     /// How often it changed hands.
     pub term: u64,
     /// It was filled once: it names a cohort.
@@ -423,6 +451,19 @@ impl World {
             })
         };
         lease.cohort.contains(name) || !lease.quorum.iter().all(of_another)
+    }
+
+    /// What the Node to which this pod was bound proves about its containers (rule 20).
+    pub fn node_evidence(&self, memory: &Memory, pod: &PodUid) -> NodeEvidence {
+        let bound = memory.holder_node.as_ref().filter(|bound| bound.pod == *pod);
+        let found = self.node.as_ref().filter(|node| bound.is_some_and(|it| it.name == node.name));
+        match found.map(|node| &node.facts) {
+            Some(Seen::Known(facts)) if facts.out_of_service => NodeEvidence::OutOfService,
+            Some(Seen::Absent) => NodeEvidence::Gone,
+            Some(Seen::Known(_) | Seen::Stale(_) | Seen::Unknown { .. }) | None => {
+                NodeEvidence::NotProved
+            }
+        }
     }
 
     /// True if all kinds that members consist of, and the Lease, could be read.

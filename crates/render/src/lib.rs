@@ -12,6 +12,6 @@ pub mod setup;
 pub mod status;
 pub mod story;
 
-pub use observe::{Objects, ended, lease_record, observe};
+pub use observe::{Objects, ended, lease_record, node_in_question, observe};
 pub use resolve::{Resolved, resolve};
 pub use setup::Setup;

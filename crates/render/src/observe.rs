@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::coordination::v1::Lease as LeaseObject;
-use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod as PodObject};
+use k8s_openapi::api::core::v1::{
+    ContainerStatus, Node as NodeObject, PersistentVolumeClaim, Pod as PodObject,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use matriarch_api::annotations::{Annotation, RESTARTED_AT};
 use matriarch_api::instance::{InstanceRole, InstanceState, InstanceStatus};
@@ -12,8 +14,9 @@ use matriarch_api::{Instance as InstanceObject, names, phases};
 use matriarch_plan::action::VolumeRole;
 use matriarch_plan::protocol::{self, ContainerId, LeaseRecord, PodUid};
 use matriarch_plan::world::{
-    DirectiveFacts, EndedContainer, Identity, Instance, Kind, Lease, Object, ObjectFacts, Outcome,
-    Pod, PodRole, Report, Role, SecretFacts, SecretRole, Stall, State, Volume,
+    DirectiveFacts, EndedContainer, Identity, Instance, Kind, Lease, Node, NodeFacts, Object,
+    ObjectFacts, Outcome, Pod, PodRole, Report, Role, SecretFacts, SecretRole, Stall, State,
+    Volume,
 };
 use matriarch_plan::{InstanceName, Memory, Seen, World};
 use serde::{Deserialize, Serialize};
@@ -41,8 +44,14 @@ pub struct Objects {
     pub claims: Result<Vec<PersistentVolumeClaim>, String>,
     /// The Lease.
     pub lease: Seen<LeaseObject>,
+    /// For how long this process has seen this very version of it, in milliseconds.
+    #[serde(default)]
+    pub lease_unchanged_ms: u64,
     /// Containers of pods that are gone, whose end kubelet had reported.
     pub ended: BTreeSet<EndedContainer>,
+    /// The Node that [`node_in_question`] named.
+    #[serde(default)]
+    pub node: Option<(String, Seen<NodeObject>)>,
     /// Objects without state, as JSON.
     pub stateless: BTreeMap<Object, Seen<Value>>,
     /// Secrets, judged by who may read keys.
@@ -66,8 +75,9 @@ pub fn observe(owner: &Owner<'_>, resolved: &Resolved, objects: &Objects) -> Wor
         deleting: owner.cluster.metadata.deletion_timestamp.is_some(),
         wanted: resolved.wanted.clone(),
         requested_primary: requested_primary(owner),
-        lease: lease(owner, &objects.lease),
+        lease: lease(owner, &objects.lease, objects.lease_unchanged_ms),
         ended: objects.pods.iter().flatten().flat_map(ended).chain(objects.ended.clone()).collect(),
+        node: objects.node.as_ref().map(|(name, seen)| node(name, seen)),
         blind,
         instances: instances(owner, resolved, objects, &memory),
         objects: stateless(owner, resolved, objects, &memory),
@@ -140,7 +150,46 @@ pub fn lease_record(
     )
 }
 
-fn lease(owner: &Owner<'_>, seen: &Seen<LeaseObject>) -> Seen<Lease> {
+/// Which Node has to be looked at: that of the pod that the Lease names, where the pod is not ready
+/// or its object gone (rule 20).
+pub fn node_in_question(owner: &Owner<'_>, objects: &Objects) -> Option<String> {
+    let record = lease_record(objects.lease.known()?, owner.setup.identity);
+    let named = record.decode().ok()??.holder?.pod_uid;
+    let pods = objects.pods.as_ref().ok()?;
+    match pods.iter().find(|pod| pod.metadata.uid.as_deref() == Some(named.0.as_str())) {
+        Some(pod) => {
+            let well = is_ready(pod) && pod.metadata.deletion_timestamp.is_none();
+            pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|_| !well)
+        }
+        None => memory(owner).holder_node.filter(|it| it.pod == named).map(|it| it.name),
+    }
+}
+
+fn node(name: &str, seen: &Seen<NodeObject>) -> Node {
+    let facts = match seen {
+        Seen::Known(node) => Seen::Known(NodeFacts { out_of_service: out_of_service(node) }),
+        Seen::Stale(_) => Seen::Unknown { why: "it was not read anew".to_owned() },
+        Seen::Absent => Seen::Absent,
+        Seen::Unknown { why } => Seen::Unknown { why: why.clone() },
+    };
+    Node { name: name.to_owned(), facts }
+}
+
+/// <https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/#non-graceful-node-shutdown>
+fn out_of_service(node: &NodeObject) -> bool {
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let mut ready = conditions.filter(|condition| condition.type_ == "Ready");
+    taints.into_iter().any(|taint| taint.key == "node.kubernetes.io/out-of-service")
+        && !ready.any(|condition| condition.status == "True")
+}
+
+fn is_ready(pod: &PodObject) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|it| it.type_ == "Ready" && it.status == "True")
+}
+
+fn lease(owner: &Owner<'_>, seen: &Seen<LeaseObject>, unchanged_ms: u64) -> Seen<Lease> {
     let object = match seen {
         Seen::Known(object) => object,
         Seen::Stale(_) => return Seen::Unknown { why: "it was not read anew".to_owned() },
@@ -160,6 +209,7 @@ fn lease(owner: &Owner<'_>, seen: &Seen<LeaseObject>) -> Seen<Lease> {
     Seen::Known(Lease {
         identity: identity(&object.metadata),
         holder: state.as_ref().and_then(|lease| lease.holder.as_ref()).map(|it| name(&it.name)),
+        unchanged_ms,
         term: record.transitions,
         filled: state.is_some(),
         cohort: state.iter().flat_map(|lease| lease.everyone()).map(|it| name(&it.name)).collect(),
@@ -327,7 +377,7 @@ fn pod(owner: &Owner<'_>, resolved: &Resolved, object: &PodObject) -> Pod {
         identity: identity(metadata),
         deleting: is_going(owner, metadata),
         ended: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
-        ready: condition("Ready").is_some_and(|ready| ready.status == "True"),
+        ready: is_ready(object),
         running: container
             .and_then(|container| container.state.as_ref())
             .is_some_and(|state| state.running.is_some()),
@@ -339,6 +389,7 @@ fn pod(owner: &Owner<'_>, resolved: &Resolved, object: &PodObject) -> Pod {
             Some(_) | None => None,
         },
         conforms: metadata_conforms(&wanted, metadata),
+        node: object.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         trouble: container.and_then(waiting).or_else(|| {
             let scheduled = condition("PodScheduled").filter(|found| found.status == "False")?;
             scheduled.message.clone().or_else(|| scheduled.reason.clone())

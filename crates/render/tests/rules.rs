@@ -6,12 +6,13 @@ use matriarch_api::Cluster;
 use matriarch_api::cluster::ClusterStatus;
 use matriarch_api::instance::{DataDurability, InstanceSpec};
 use matriarch_plan::action::VolumeRole;
+use matriarch_plan::protocol;
 use matriarch_plan::report::Activity;
 use matriarch_plan::world::Object;
 use matriarch_plan::{Action, InstanceName, Plan, Seen, Wanted, plan};
 use matriarch_render::setup::Owner;
 use matriarch_render::status::{self, Outcome};
-use matriarch_render::{Objects, Resolved, Setup, objects, observe, resolve};
+use matriarch_render::{Objects, Resolved, Setup, node_in_question, objects, observe, resolve};
 use serde_json::{Value, json};
 
 #[expect(
@@ -44,6 +45,8 @@ fn nothing_read() -> Objects {
         pods: Ok(Vec::new()),
         claims: Ok(Vec::new()),
         lease: Seen::Absent,
+        lease_unchanged_ms: 0,
+        node: None,
         ended: std::collections::BTreeSet::new(),
         stateless: BTreeMap::new(),
         secrets: BTreeMap::new(),
@@ -361,4 +364,85 @@ fn what_cannot_be_listed_is_unknown_and_nothing_is_made() {
         .flatten()
         .any(|action| matches!(action, Action::CreatePod { .. } | Action::CreateVolume { .. }));
     assert!(!makes);
+}
+
+#[test]
+fn the_node_of_an_unready_holder_is_looked_at_and_a_ready_one_is_in_service() {
+    let setup = Setup::default();
+    let cluster = small();
+    let owner = Owner { setup: &setup, cluster: &cluster };
+    let resolved = resolve(&owner);
+    let pod = |ready: &str| -> k8s_openapi::api::core::v1::Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": "c-1", "uid": "u1"},
+            "spec": {"nodeName": "n1", "containers": []},
+            "status": {"conditions": [{"type": "Ready", "status": ready}]},
+        }))
+        .unwrap()
+    };
+    let record = protocol::LeaseRecord::encode(&held_by("u1"));
+    let annotations: BTreeMap<String, String> = record
+        .annotations
+        .iter()
+        .map(|(suffix, value)| (setup.identity.key(suffix), value.clone()))
+        .collect();
+    let lease = serde_json::from_value(json!({
+        "metadata": {"name": "c", "resourceVersion": "7", "annotations": annotations},
+        "spec": {
+            "holderIdentity": "c-1",
+            "leaseTransitions": record.transitions,
+            "leaseDurationSeconds": record.duration_seconds,
+        },
+    }))
+    .unwrap();
+    let mut objects = Objects { lease: Seen::Known(lease), ..nothing_read() };
+    assert_eq!(node_in_question(&owner, &objects), None, "nobody knows where the pod ran");
+    objects.pods = Ok(vec![pod("True")]);
+    assert_eq!(node_in_question(&owner, &objects), None);
+    objects.pods = Ok(vec![pod("False")]);
+    assert_eq!(node_in_question(&owner, &objects).as_deref(), Some("n1"));
+    for (ready, key, off) in [
+        ("Unknown", "node.kubernetes.io/out-of-service", true),
+        ("True", "node.kubernetes.io/out-of-service", false),
+        ("Unknown", "node.kubernetes.io/unreachable", false),
+    ] {
+        let node = serde_json::from_value(json!({
+            "metadata": {"name": "n1"},
+            "spec": {"taints": [{"key": key, "effect": "NoExecute"}]},
+            "status": {"conditions": [{"type": "Ready", "status": ready}]},
+        }))
+        .unwrap();
+        objects.node = Some(("n1".to_owned(), Seen::Known(node)));
+        let world = observe(&owner, &resolved, &objects);
+        let facts = world.node.unwrap().facts;
+        assert_eq!(facts.known().unwrap().out_of_service, off, "{ready} {key}");
+    }
+}
+
+fn held_by(pod: &str) -> protocol::Lease {
+    protocol::Lease {
+        holder: Some(protocol::Holder {
+            name: "c-1".into(),
+            incarnation: "i".into(),
+            pod_uid: pod.into(),
+            container_id: "k".into(),
+        }),
+        term: protocol::Term(1),
+        duration: protocol::Span::seconds(10),
+        system_id: protocol::SystemId(1),
+        history: protocol::History::root(protocol::Term(1), "i".into()),
+        history_published: true,
+        position: protocol::Position::default(),
+        cohort: vec![protocol::Member {
+            name: "c-1".into(),
+            incarnation: "i".into(),
+            address: protocol::Address::default(),
+        }],
+        stragglers: vec![],
+        quorum: None,
+        release: None,
+        quorum_until: None,
+        reassertions: 0,
+        edition: 1,
+    }
 }

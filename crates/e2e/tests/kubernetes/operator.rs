@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
+    ConfigMap, Node, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -18,6 +18,7 @@ use matriarch_api::{Cluster, Identity, Instance};
 use matriarch_e2e::turn::{self, Turn};
 use matriarch_local::apiserver::{ApiServer, Options as ServerOptions};
 use matriarch_operator::Options;
+use matriarch_plan::protocol::lease::ANNOTATIONS;
 use matriarch_plan::protocol::{
     self, Address, ContainerId, History, Holder, Incarnation, InstanceName, LeaseRecord, Member,
     PodUid, Position, Span, SystemId, Term,
@@ -144,7 +145,6 @@ async fn play_once(client: &Client) -> Result<()> {
     }
     let Some(lease) = leases.get_opt("c").await? else { return Ok(()) };
     let all = instances.list(&ListParams::default()).await?.items;
-    let params = PatchParams::default();
     let mut holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
     let mut members = Vec::new();
     for instance in &all {
@@ -162,17 +162,7 @@ async fn play_once(client: &Client) -> Result<()> {
         holder = first.map(|instance| instance.name().to_owned()).or(members.first().cloned());
     }
     let Some(holder) = holder.filter(|name| members.contains(name)) else { return Ok(()) };
-    let record = lease_record(&lease, &holder, &members);
-    let annotations: BTreeMap<_, _> = record
-        .annotations
-        .iter()
-        .map(|(suffix, value)| (Identity::Matriarch.key(suffix), value))
-        .collect();
-    let patch = json!({
-        "metadata": {"annotations": annotations},
-        "spec": {"holderIdentity": holder, "leaseTransitions": record.transitions},
-    });
-    leases.patch("c", &params, &Patch::Merge(&patch)).await?;
+    write_lease(client, &holder, &members).await?;
     for instance in &all {
         play_instance(&pods, &instances, instance, instance.name() == holder).await?;
     }
@@ -215,8 +205,25 @@ async fn play_instance(
     Ok(())
 }
 
+async fn write_lease(client: &Client, holder: &str, members: &[String]) -> Result<()> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let pod = pods.get(holder).await?.uid().unwrap_or_default();
+    let record = lease_record(&leases.get("c").await?, holder, pod, members);
+    let annotations: BTreeMap<_, _> = ANNOTATIONS
+        .iter()
+        .map(|suffix| (Identity::Matriarch.key(suffix), record.annotations.get(*suffix)))
+        .collect();
+    let patch = json!({
+        "metadata": {"annotations": annotations},
+        "spec": {"holderIdentity": holder, "leaseTransitions": record.transitions},
+    });
+    leases.patch("c", &PatchParams::default(), &Patch::Merge(&patch)).await?;
+    Ok(())
+}
+
 /// The Lease as agents would write it: the members run on data directories called like themselves.
-fn lease_record(lease: &Lease, holder: &str, members: &[String]) -> LeaseRecord {
+fn lease_record(lease: &Lease, holder: &str, pod: String, members: &[String]) -> LeaseRecord {
     let spec = lease.spec.as_ref();
     let changes = spec.and_then(|spec| spec.holder_identity.as_deref()) != Some(holder);
     let before = spec.and_then(|spec| spec.lease_transitions).unwrap_or_default();
@@ -230,7 +237,7 @@ fn lease_record(lease: &Lease, holder: &str, members: &[String]) -> LeaseRecord 
         holder: Some(Holder {
             name: InstanceName(holder.to_owned()),
             incarnation: Incarnation(holder.to_owned()),
-            pod_uid: PodUid(format!("pod of {holder}")),
+            pod_uid: PodUid(pod),
             container_id: ContainerId(format!("container of {holder}")),
         }),
         term,
@@ -406,4 +413,73 @@ async fn a_spec_that_decides_about_data_and_has_no_effect_makes_nothing() -> Res
     let pods: Api<Pod> = Api::namespaced(world.client.clone(), NAMESPACE);
     assert!(pods.list(&ListParams::default()).await?.items.is_empty());
     world.end().await
+}
+
+/// Rule 20 by the Node: gone only with an expired Lease, out of service at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_node_frees_the_lease() -> Result<()> {
+    let world = World::start("node")?;
+    world.create(small(3)).await?;
+    world.healthy(3, "c-1").await?;
+    world.agents.abort();
+    let pods: Api<Pod> = Api::namespaced(world.client.clone(), NAMESPACE);
+    bind(&pods, "c-1", "n1").await?;
+    let members = ["c-1", "c-2", "c-3"].map(str::to_owned);
+    write_lease(&world.client, "c-1", &members).await?;
+    let unready = json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}});
+    let params = PatchParams::default();
+    pods.patch_status("c-1", &params, &Patch::Merge(&unready)).await?;
+    world
+        .wait("the node is noted", |cluster| {
+            let status = cluster.status.as_ref().and_then(|it| serde_json::to_string(it).ok());
+            status.is_some_and(|text| text.contains("holderNode"))
+        })
+        .await?;
+    let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    pods.delete("c-1", &now).await?;
+    let begun = std::time::Instant::now();
+    freed(&world.client).await?;
+    let seconds = begun.elapsed().as_secs();
+    ensure!(seconds >= 5, "a Node without an object proves nothing: freed after {seconds} s");
+
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let node: Node = serde_json::from_value(json!({
+        "metadata": {"name": "n2"},
+        "spec": {"taints": [{
+            "key": "node.kubernetes.io/out-of-service", "value": "off", "effect": "NoExecute",
+        }]},
+    }))?;
+    nodes.create(&PostParams::default(), &node).await?;
+    bind(&pods, "c-2", "n2").await?;
+    write_lease(&world.client, "c-2", &members).await?;
+    pods.patch_status("c-2", &params, &Patch::Merge(&unready)).await?;
+    freed(&world.client).await?;
+    world.end().await
+}
+
+async fn bind(pods: &Api<Pod>, pod: &str, node: &str) -> Result<()> {
+    let binding = json!({
+        "apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+    });
+    let _bound: serde_json::Value =
+        pods.create_subresource("binding", pod, &PostParams::default(), &binding).await?;
+    Ok(())
+}
+
+/// Waits until the operator has written the Lease free.
+async fn freed(client: &Client) -> Result<()> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
+    let begun = std::time::Instant::now();
+    loop {
+        let lease = leases.get("c").await?;
+        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
+        let release = lease.annotations().get(&Identity::Matriarch.key("release"));
+        if holder.is_none_or(str::is_empty) {
+            ensure!(release.is_some_and(|it| it.contains("Operator")), "freed by {release:?}");
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < PATIENCE, "the Lease of {holder:?} is never freed");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }

@@ -3,11 +3,15 @@
 
 use crate::InstanceName;
 use crate::action::Action;
+use crate::memory::HolderNode;
 use crate::protocol::proof::{ContainerEvidence, Evidence, NodeEvidence, free, is_damaged};
 use crate::protocol::{LeaseRecord, Span, Term, Version};
 use crate::report::{Activity, Did, Step, StepReport, Wait};
 use crate::steps::{Draft, StageOrder, View};
 use crate::world::{EndedContainer, Lease};
+
+/// How soon a Node is looked at again: nothing tells of a taint, in milliseconds.
+const LOOK_AGAIN: u64 = 5_000;
 
 /// Frees the Lease of a holder whose container is proved terminated.
 pub fn step(view: &View<'_>, draft: &mut Draft) {
@@ -41,8 +45,8 @@ pub fn step(view: &View<'_>, draft: &mut Draft) {
     draft.report(report);
 }
 
-/// The Lease without its holder, if it is proved dead and is not started again: a container that
-/// kubelet starts again resumes by rule 8 and has every commit.
+/// The Lease without its holder, if it is proved dead. The end of a container that kubelet starts
+/// again proves nothing: it resumes by rule 8 and has every commit.
 fn freed(
     view: &View<'_>,
     lease: &Lease,
@@ -58,13 +62,17 @@ fn freed(
         draft.memory.lease = Some(mark);
     }
     let named = state.holder.as_ref()?;
-    let starts_again = view.instance(holder).and_then(|it| it.pod.known()).is_some_and(|pod| {
-        pod.identity.uid == named.pod_uid.0 && (pod.running || !(pod.deleting || pod.ended))
-    });
-    if starts_again {
-        return None;
+    let pod = view.instance(holder).and_then(|it| it.pod.known());
+    let pod = pod.filter(|pod| pod.identity.uid == named.pod_uid.0);
+    if let Some(name) = pod.and_then(|pod| pod.node.clone()) {
+        draft.memory.holder_node = Some(HolderNode { pod: named.pod_uid.clone(), name });
     }
-    let same = |end: &&EndedContainer| end.container == named.container_id;
+    let node = view.world.node_evidence(&draft.memory, &named.pod_uid);
+    if !pod.is_some_and(|pod| pod.ready && !pod.deleting) && node != NodeEvidence::OutOfService {
+        draft.wake(LOOK_AGAIN, "the pod that the Lease names is not ready: its Node is looked at");
+    }
+    let starts_again = pod.is_some_and(|pod| pod.running || !(pod.deleting || pod.ended));
+    let same = |end: &&EndedContainer| !starts_again && end.container == named.container_id;
     let container =
         view.world.ended.iter().find(same).map_or(ContainerEvidence::NotTerminated, |end| {
             ContainerEvidence::Terminated {
@@ -72,8 +80,8 @@ fn freed(
                 container_id: end.container.clone(),
             }
         });
-    let evidence =
-        Evidence { container, node: NodeEvidence::NotProved, unchanged: Span::ZERO, damaged };
+    let unchanged = Span::millis(lease.unchanged_ms);
+    let evidence = Evidence { container, node, unchanged, damaged };
     let version = Version(lease.identity.resource_version.parse().ok()?);
     let (_, record) = free(version, state, &evidence).ok()?;
     Some(record)

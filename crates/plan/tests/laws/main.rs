@@ -7,7 +7,7 @@ mod model;
 use matriarch_plan::protocol;
 use matriarch_plan::report::Activity;
 use matriarch_plan::spec::Fenced;
-use matriarch_plan::world::{EndedContainer, Kind, Object, Role, SecretRole};
+use matriarch_plan::world::{EndedContainer, Kind, Node, NodeFacts, Object, Role, SecretRole};
 use matriarch_plan::{Action, InstanceName, Plan, Seen, World, lint, plan};
 use model::{Model, spec};
 use proptest::prelude::*;
@@ -349,6 +349,44 @@ fn a_dead_holder_is_freed_only_with_proof_for_this_version() {
     assert!(freed(&checked(&gone.world)).is_some(), "its end was reported before");
     gone.world.ended.clear();
     assert_eq!(freed(&checked(&gone.world)), None, "a pod that is gone proves nothing");
+}
+
+/// Rule 20 by the Node: it outlives the pod's object, and only what vouches for this very pod counts.
+#[test]
+fn a_node_proves_death_if_it_is_out_of_service_or_gone_with_an_expired_lease() {
+    let mut model = holder_ended("other");
+    model.pod(&name(1), |pod| {
+        (pod.running, pod.deleting, pod.node) = (true, false, Some("n1".to_owned()));
+    });
+    let planned = checked(&model.world);
+    assert_eq!(freed(&planned), None);
+    assert!(planned.wake.is_some(), "nothing tells of a taint");
+    model.world.memory = planned.memory;
+    model.instance(&name(1)).pod = Seen::Absent;
+    let node = |name: &str, facts| Some(Node { name: name.to_owned(), facts });
+    let off = |out_of_service| Seen::Known(NodeFacts { out_of_service });
+    let unknown = Seen::Unknown { why: "forbidden".to_owned() };
+    for (found, unchanged_ms, frees) in [
+        (None, 60_000, false),
+        (node("n1", off(false)), 60_000, false),
+        (node("n1", unknown), 60_000, false),
+        (node("n2", off(true)), 60_000, false),
+        (node("n2", Seen::Absent), 60_000, false),
+        (node("n1", Seen::Absent), 9_999, false),
+        (node("n1", Seen::Absent), 10_000, true),
+        (node("n1", off(true)), 0, true),
+    ] {
+        let case = format!("{found:?} {unchanged_ms}");
+        model.world.node = found;
+        if let Seen::Known(lease) = &mut model.world.lease {
+            lease.unchanged_ms = unchanged_ms;
+        }
+        assert_eq!(freed(&checked(&model.world)).is_some(), frees, "{case}");
+    }
+    if let Seen::Known(lease) = &mut model.world.lease {
+        lease.state = Some(held_by("abc", "another pod"));
+    }
+    assert_eq!(freed(&checked(&model.world)), None, "a pod that runs elsewhere");
 }
 
 /// Whom a restored Lease names need not be who may write (seed 89).

@@ -62,6 +62,7 @@ impl Model {
             requested_primary: None,
             lease: Seen::Absent,
             ended: BTreeSet::new(),
+            node: None,
             blind: BTreeMap::new(),
             instances: BTreeMap::new(),
             objects: BTreeMap::new(),
