@@ -20,6 +20,7 @@ pub(super) const SCRIPTS: &[Named] = &[
     ("P thaws with a clock that stood, L was taken back", thaws_to_an_old_lease),
     ("L says none, one that lags is left", laggard_left),
     ("P restarts in place while its quorum is written", restarts_while_published),
+    ("P is restarted by wish before its quorum is written", restarted_before_published),
     ("P restarts before it knows what is asked for", restarts_unasked),
     ("P is to stop, its standbys do not stream yet", stops_unheard),
     ("P stops, both successors lack its last WAL", lacking_at_stop),
@@ -197,6 +198,31 @@ fn restarts_while_published(world: &mut World) {
     world.kill_server(primary);
     world.seconds(20);
     exclude_others(world, primary, false);
+    world.seconds(20);
+}
+
+/// Seed 3218: the shift went on after the start, whose names knew nothing of it.
+fn restarted_before_published(world: &mut World) {
+    let former = world.primary();
+    world.hurry(90);
+    let machine = world.machine_of(former);
+    world.power_off(machine);
+    let none = |world: &World| {
+        let lease = world.lease();
+        let taken = lease.and_then(|lease| lease.holder.as_ref().map(|_| lease.quorum.is_none()));
+        taken == Some(true) && world.holder_pod() != Some(former)
+    };
+    if !world.pass_until(SECOND / 1_000, 60 * SECOND, none) {
+        return;
+    }
+    let primary = world.primary();
+    let serial = world.pods[primary].serial;
+    // The write that follows at once; the next one has to wait for a second.
+    world.api.scripted.insert(primary, Ambiguity::AppliedUnanswered);
+    world.pass_between(0, 300);
+    world.restart(serial);
+    world.seconds(20);
+    world.power_on(machine);
     world.seconds(20);
 }
 

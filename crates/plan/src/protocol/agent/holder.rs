@@ -616,13 +616,14 @@ impl Protocol {
     fn serve(&mut self, holding: &mut Holding) {
         match self.state() {
             PostgresState::Primary => {}
-            PostgresState::Stopped { .. } | PostgresState::Dying if holding.restarting => {
-                holding.step = Step::Restart;
-                holding.restarting = false;
-                return;
-            }
             PostgresState::Stopped { .. } | PostgresState::Dying => {
+                // It starts with other names than those of the shift, which would go on to publish
+                // what nobody keeps (seed 3218).
                 holding.shift = None;
+                if std::mem::take(&mut holding.restarting) {
+                    holding.step = Step::Restart;
+                    return;
+                }
                 holding.step = Step::Crashed { since: self.now, round: None };
                 return self.crashed(holding);
             }
