@@ -63,13 +63,28 @@ impl Accepted {
         Self { hash: spec.configuration_hash.clone(), configuration: spec.configuration.clone() }
     }
 
-    /// This with the rules of pg_hba.conf of another. Its hash is neither's: both would be taken
-    /// for what is in force.
+    /// This with the rules (of pg_hba.conf and pg_ident.conf) of another, or with none. Its hash is
+    /// neither's: both would be taken for what is in force.
     #[must_use]
-    pub fn with_rules_of(&self, other: &Self) -> Self {
+    pub fn with_rules_of(&self, other: Option<&Self>) -> Self {
+        if self.has_rules_of(other) {
+            return self.clone();
+        }
         let mut mixed = Self { hash: format!("{}-former-rules", self.hash), ..self.clone() };
-        mixed.configuration.pg_hba.clone_from(&other.configuration.pg_hba);
+        let (hba, ident) = (&mut mixed.configuration.pg_hba, &mut mixed.configuration.pg_ident);
+        hba.clone_from(other.map_or(&Vec::new(), |it| &it.configuration.pg_hba));
+        ident.clone_from(other.map_or(&Vec::new(), |it| &it.configuration.pg_ident));
         mixed
+    }
+
+    /// True if its rules are those of another, or none.
+    #[must_use]
+    pub fn has_rules_of(&self, other: Option<&Self>) -> bool {
+        let own = &self.configuration;
+        match other.map(|other| &other.configuration) {
+            Some(other) => own.pg_hba == other.pg_hba && own.pg_ident == other.pg_ident,
+            None => own.pg_hba.is_empty() && own.pg_ident.is_empty(),
+        }
     }
 
     /// What was taken last, by this agent or one before it.
@@ -102,10 +117,10 @@ pub struct Rendered {
 }
 
 impl Rendered {
-    /// The text of pg_hba.conf.
+    /// The files of rules: name and text.
     #[must_use]
-    pub fn hba(&self) -> &str {
-        &self.hba
+    pub fn rules(&self) -> [(&'static str, &str); 2] {
+        [("pg_hba.conf", &self.hba), ("pg_ident.conf", &self.ident)]
     }
 }
 

@@ -267,37 +267,39 @@ impl Context {
             return Ok((wished.clone(), rendered));
         }
         configuration::check(directory, installation, &rendered).await?;
-        match accepted {
-            Some(before) if !self.judges_rules(directory, &rendered).await? => {
-                let mixed = wished.with_rules_of(before);
-                let rendered = self.render(directory, installation, &mixed)?;
-                Ok((mixed, rendered))
-            }
-            Some(_) | None => Ok((wished.clone(), rendered)),
+        if wished.has_rules_of(accepted) || self.judges_rules(directory, &rendered).await? {
+            return Ok((wished.clone(), rendered));
         }
+        let mixed = wished.with_rules_of(accepted);
+        let rendered = self.render(directory, installation, &mixed)?;
+        Ok((mixed, rendered))
     }
 
-    /// Has PostgreSQL judge the rules of pg_hba.conf, which it does only while it runs and where
-    /// they lie; with rules that it refuses it would not start again. False if it cannot be asked
-    /// now. An error is what it has against them; then the former file is back.
+    /// Has PostgreSQL judge the rules, which it does only while it runs and where they lie. With a
+    /// pg_hba.conf that it refuses it would not start again, and without its pg_ident.conf it would
+    /// let nobody in by a map, the agent included. False if it cannot be asked now. An error is what
+    /// it has against them; then the former files are back.
     async fn judges_rules(&self, directory: &Path, rendered: &Rendered) -> Result<bool, String> {
-        let path = directory.join("pg_hba.conf");
-        let Ok(before) = std::fs::read(&path) else { return Ok(false) };
-        if before == rendered.hba().as_bytes() {
-            return Ok(true);
-        }
         let own = directory == self.options.root.pgdata();
         if !own || !self.link.postmaster().is_running() {
             return Ok(false);
         }
-        let write =
-            |content: &[u8]| data::write_atomically(&path, content).map_err(|error| chain(&error));
-        write(rendered.hba().as_bytes())?;
+        let paths = rendered.rules().map(|(name, text)| (directory.join(name), text.as_bytes()));
+        let before = paths.each_ref().map(|(path, _)| std::fs::read(path));
+        let [Ok(hba), Ok(ident)] = before else { return Ok(false) };
+        let write = |path: &Path, content: &[u8]| {
+            data::write_atomically(path, content).map_err(|error| chain(&error))
+        };
+        for (path, text) in &paths {
+            write(path, text)?;
+        }
         let judged = self.in_session(server::rule_errors).await;
         if judged.as_ref().is_ok_and(Vec::is_empty) {
             return Ok(true);
         }
-        write(&before)?;
+        for ((path, _), before) in paths.iter().zip([hba, ident]) {
+            write(path, &before)?;
+        }
         match judged {
             Ok(errors) => Err(errors.join("; ")),
             Err(error) => {

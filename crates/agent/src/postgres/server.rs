@@ -173,22 +173,37 @@ pub async fn configuration_errors(session: &Session) -> Result<Vec<String>, sql:
         AND (name IS NOT NULL OR sourcefile IS NOT NULL) \
         AND (error <> 'setting could not be applied' OR name NOT IN \
         (SELECT name FROM pg_settings WHERE pending_restart)) \
-        UNION ALL {RULE_ERRORS}"
+        UNION ALL {}",
+        judge_rules(session).await?
     );
     texts(session, &statement).await
 }
 
-/// What PostgreSQL has against the rules in the pg_hba.conf that lies there, loaded or not
-/// (`pg_hba_file_rules`).
+/// What PostgreSQL has against the rules in the files that lie there, loaded or not
+/// (`pg_hba_file_rules`, and `pg_ident_file_mappings`, which 14 does not have).
 ///
 /// # Errors
 /// If the server does not answer.
 pub async fn rule_errors(session: &Session) -> Result<Vec<String>, sql::Error> {
-    texts(session, RULE_ERRORS).await
+    let statement = judge_rules(session).await?;
+    texts(session, &statement).await
 }
 
-const RULE_ERRORS: &str = "SELECT format('pg_hba.conf line %s: %s', line_number, error) \
-    FROM pg_hba_file_rules WHERE error IS NOT NULL";
+async fn judge_rules(session: &Session) -> Result<String, sql::Error> {
+    let version = session.value("SHOW server_version_num", OBSERVATION_LIMIT).await?;
+    let maps = version.and_then(|it| it.parse::<u32>().ok()).is_some_and(|it| it >= 150_000);
+    let errors = |file: &str, view: &str| {
+        format!(
+            "SELECT format('{file} line %s: %s', line_number, error) FROM {view} \
+            WHERE error IS NOT NULL"
+        )
+    };
+    let hba = errors("pg_hba.conf", "pg_hba_file_rules");
+    if !maps {
+        return Ok(hba);
+    }
+    Ok(format!("{hba} UNION ALL {}", errors("pg_ident.conf", "pg_ident_file_mappings")))
+}
 
 /// The only column of a statement's rows, without those that are null.
 async fn texts(session: &Session, statement: &str) -> Result<Vec<String>, sql::Error> {

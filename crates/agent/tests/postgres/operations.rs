@@ -126,6 +126,41 @@ async fn rules_that_postgresql_rejects_are_reported_in_its_words_and_do_not_stop
     assert_eq!(pod.sql(rules).await, "1");
 }
 
+/// Without its pg_ident.conf PostgreSQL starts, and lets nobody in by a map, the agent included.
+#[tokio::test]
+async fn maps_that_postgresql_rejects_lock_nobody_out() {
+    if !unprivileged("operations::maps_that_postgresql_rejects_lock_nobody_out") {
+        return;
+    }
+    let pod = Pod::start("maps", 14, &Authority::new()).await;
+    let maps = |hash: &str, line: &str| {
+        pod.direct(|known| {
+            known.spec.configuration_hash = hash.to_owned();
+            known.spec.configuration.pg_ident = vec![line.to_owned()];
+        });
+    };
+    let rejected = || with(&pod.context.configured, |it| it.rejected.clone().map(|it| it.1));
+    // Wrong from the first moment: the cluster comes up without them.
+    maps("one", "people /(ann app");
+    pod.done(Action::Initialize).await;
+    pod.done(Action::StartPrimary { names: StandbyNames::none() }).await;
+    assert_eq!(pod.sql("SHOW matriarch.configuration_sha256").await, "one-former-rules");
+    operation::reload(&pod.context).await.unwrap();
+    let words = rejected().unwrap();
+    println!("PostgreSQL's words: {words}");
+    assert!(words.contains("pg_ident.conf line 2: invalid regular expression"), "{words}");
+    pod.done(stop(StopMode::Fast)).await;
+    pod.done(Action::StartPrimary { names: StandbyNames::none() }).await;
+    assert_eq!(pod.sql("SELECT 1").await, "1");
+
+    maps("two", "people /^(ann)$ app");
+    operation::reload(&pod.context).await.unwrap();
+    assert_eq!(rejected(), None);
+    let listed = "SELECT count(*) FROM pg_ident_file_mappings WHERE map_name = 'people'";
+    assert_eq!(pod.sql(listed).await, "1");
+    assert_eq!(pod.sql("SHOW matriarch.configuration_sha256").await, "two");
+}
+
 #[tokio::test]
 async fn postgresql_15_is_cloned_promoted_and_rewound() {
     if unprivileged("operations::postgresql_15_is_cloned_promoted_and_rewound") {
