@@ -328,10 +328,12 @@ pub fn kept(root: &Root) -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
+    fn base(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("matriarch-data-{name}-{}", std::process::id()))
+    }
+
     fn root(name: &str) -> Root {
-        let base =
-            std::env::temp_dir().join(format!("matriarch-data-{name}-{}", std::process::id()));
-        let root = Root::new(&base);
+        let root = Root::new(base(name));
         make_directory(&root.state()).unwrap();
         root
     }
@@ -348,7 +350,7 @@ mod tests {
         fill(&begin(&root).unwrap());
         assert_eq!(look(&root).unwrap(), Found::Empty);
         assert!(!begin(&root).unwrap().exists());
-        fs::remove_dir_all(root.volume()).unwrap();
+        fs::remove_dir_all(base("half")).unwrap();
     }
 
     #[test]
@@ -365,7 +367,7 @@ mod tests {
         assert_eq!(kept(&root), [moved]);
         assert_eq!(look(&root).unwrap(), Found::Data { major: 15 });
         assert_eq!(incarnation(&root).unwrap().as_deref(), Some("two"));
-        fs::remove_dir_all(root.volume()).unwrap();
+        fs::remove_dir_all(base("aside")).unwrap();
     }
 
     #[test]
@@ -375,7 +377,7 @@ mod tests {
         assert_eq!(look(&root).unwrap(), Found::Empty);
         fs::write(root.pgdata().join("precious"), "x").unwrap();
         assert!(matches!(look(&root), Err(Error::Foreign { .. })));
-        fs::remove_dir_all(root.volume()).unwrap();
+        fs::remove_dir_all(base("foreign")).unwrap();
     }
 
     #[test]
