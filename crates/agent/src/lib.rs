@@ -173,7 +173,7 @@ async fn prepare(
     metrics::listen(address, context.identity, cluster, figures_seen, version)
         .await
         .map_err(taken(address))?;
-    status::serve(&options.root, status_seen).map_err(|source| Error::Listen {
+    status::serve(context.clone(), status_seen).map_err(|source| Error::Listen {
         address: options.root.agent_socket().display().to_string(),
         source,
     })?;

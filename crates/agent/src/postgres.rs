@@ -7,3 +7,4 @@ pub mod program;
 pub mod rewind;
 pub mod server;
 pub mod sql;
+pub mod statistics;

@@ -13,6 +13,9 @@ pub const MAX_SERIAL: u32 = 9999;
 /// Name of the database container of an instance's pod.
 pub const POSTGRES_CONTAINER: &str = "postgres";
 
+/// The program in a pod, where the init container puts it.
+pub const BINARY: &str = "/controller/matriarch";
+
 /// Name of the init container that copies our binary.
 pub const BOOTSTRAP_CONTAINER: &str = "bootstrap-controller";
 

@@ -9,6 +9,7 @@ pub mod error;
 pub mod explain;
 pub mod fencing;
 pub mod logs;
+pub mod measured;
 pub mod observed;
 pub mod plan;
 pub mod promote;

@@ -11,6 +11,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use matriarch_api::causes::chain;
+use matriarch_api::statistics::Statistics;
 use matriarch_api::{Cluster, Instance, names};
 use matriarch_plan::protocol::Lease;
 use matriarch_render::lease_record;
@@ -33,6 +34,8 @@ pub struct Observed {
     pub lease: Option<Lease>,
     /// Its PodDisruptionBudgets.
     pub budgets: Vec<PodDisruptionBudget>,
+    /// What agents measured when they were asked, by instance.
+    pub statistics: BTreeMap<String, Statistics>,
     /// What could not be read: of these nothing is known, not even that there is none.
     pub unread: BTreeSet<Part>,
     /// Why not.
@@ -105,7 +108,17 @@ impl Observed {
                 None
             }
         };
-        Ok(Self { now: Timestamp::now(), cluster, instances, pods, lease, budgets, unread, errors })
+        Ok(Self {
+            now: Timestamp::now(),
+            cluster,
+            instances,
+            pods,
+            lease,
+            budgets,
+            statistics: BTreeMap::new(),
+            unread,
+            errors,
+        })
     }
 }
 

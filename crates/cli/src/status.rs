@@ -1,14 +1,17 @@
-//! `status CLUSTER`: the sections of CloudNativePG's plugin, from objects alone.
+//! `status CLUSTER`: the sections of CloudNativePG's plugin, from objects, and from what agents
+//! measure when they are asked.
 
 use kube::ResourceExt;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::error::Error;
+use crate::measured;
 use crate::observed::Observed;
 use crate::session::{Connection, Session};
 use crate::text::print;
 
+mod replication;
 mod sections;
 
 pub use sections::render;
@@ -45,7 +48,10 @@ pub enum Form {
 /// # Errors
 /// If the Cluster cannot be read.
 pub async fn run(session: &Session, arguments: &Arguments) -> Result<(), Error> {
-    let observed = Box::pin(Observed::read(session, &arguments.cluster)).await?;
+    let mut observed = Box::pin(Observed::read(session, &arguments.cluster)).await?;
+    let (statistics, errors) = Box::pin(measured::read(session, &observed.pods)).await;
+    observed.statistics = statistics;
+    observed.errors.extend(errors);
     match arguments.output {
         Form::Text => print(&render(&observed, arguments.verbose, session.identity)),
         Form::Json => print(&format!("{:#}\n", document(&observed)?)),
@@ -91,6 +97,7 @@ pub fn document(observed: &Observed) -> Result<Value, Error> {
         "instances": value(&instances)?,
         "pods": pods,
         "lease": value(&observed.lease)?,
+        "statistics": value(&observed.statistics)?,
         "errors": observed.errors,
     }))
 }

@@ -30,6 +30,16 @@ pub fn section(title: &str, body: &str) -> String {
     format!("{title}\n{}\n{}\n", "-".repeat(title.chars().count()), body.trim_end())
 }
 
+/// A size, in the unit that leaves one to four digits before the point.
+pub fn bytes(size: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let (mut whole, mut unit) = (u128::from(size) * 10 / 1024, 0);
+    while whole >= 102_400 && unit + 1 < UNITS.len() {
+        (whole, unit) = (whole / 1024, unit + 1);
+    }
+    format!("{}.{} {}", whole / 10, whole % 10, UNITS[unit])
+}
+
 /// A point in time.
 pub fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use matriarch_api::annotations::Fenced;
+use matriarch_api::statistics::Statistics;
 use matriarch_api::{Cluster, Identity, Instance};
 use matriarch_cli::error::{Error, known};
 use matriarch_cli::fencing::{self, Switch};
@@ -160,9 +161,38 @@ fn observed() -> Observed {
         pods: pods.into(),
         lease: Some(lease()),
         budgets: vec![serde_json::from_value(budget).unwrap()],
+        statistics: statistics(),
         unread: std::collections::BTreeSet::new(),
         errors: Vec::new(),
     }
+}
+
+fn statistics() -> std::collections::BTreeMap<String, Statistics> {
+    let primary = json!({
+        "lsn": "1/60000148", "walFile": "000000010000000100000060",
+        "databaseBytes": 3_000_000_000_u64, "walBytes": 83_886_080,
+        "senders": [{
+            "applicationName": "c-2-i", "state": "streaming", "sentLsn": "1/60000148",
+            "writeLsn": "1/60000148", "flushLsn": "1/60000148", "replayLsn": "1/60000060",
+            "writeLag": "00:00:00.000312", "flushLag": "00:00:00.001204",
+            "replayLag": "00:00:00.001411", "syncState": "quorum", "syncPriority": 1,
+            "slot": "_matriarch_c_2",
+        }, {"applicationName": "warehouse", "state": "catchup"}],
+        "slots": [
+            {
+                "name": "_matriarch_c_2", "kind": "physical", "active": true,
+                "restartLsn": "1/60000060", "walStatus": "reserved",
+            },
+            {"name": "_matriarch_c_3", "kind": "physical", "restartLsn": "1/5F000000"},
+            {
+                "name": "etl", "kind": "logical", "restartLsn": "1/50000000",
+                "walStatus": "unreserved", "safeWalBytes": -1,
+            },
+        ],
+    });
+    [("c-1", primary), ("c-2", json!({"lsn": "1/60000060", "databaseBytes": 1, "walBytes": 1}))]
+        .map(|(name, figures)| (name.to_owned(), serde_json::from_value(figures).unwrap()))
+        .into()
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use matriarch_agent::driver::context::with;
 use matriarch_agent::driver::{observe, operation, wal};
-use matriarch_agent::postgres::data;
+use matriarch_agent::postgres::sql::Session;
+use matriarch_agent::postgres::{data, statistics};
 use matriarch_plan::protocol::{
     Action, Outcome, PostgresState, Span, StandbyNames, StopMode, TimelineId,
 };
@@ -182,6 +183,19 @@ async fn postgresql_18_is_cloned_promoted_and_rewound() {
     }
 }
 
+async fn statistics_are_told(primary: &Pod, standby: &Pod, incarnation: &str) {
+    let told = async |pod: &Pod| {
+        let asking = async |session: &Session| Ok(statistics::read(session).await.unwrap());
+        pod.context.in_session(asking).await.unwrap()
+    };
+    let (primary, standby) = (told(primary).await, told(standby).await);
+    assert_eq!(primary.senders[0].application_name, incarnation);
+    assert_eq!(primary.senders[0].sync_state.as_deref(), Some("quorum"));
+    assert!(primary.senders[0].flush_lsn.is_some() && primary.wal_file.is_some());
+    assert!(primary.database_bytes > 1 << 20 && primary.wal_bytes >= 1 << 24, "{primary:?}");
+    assert!(standby.lsn.is_some() && standby.wal_file.is_none() && standby.senders.is_empty());
+}
+
 async fn cloned_promoted_and_rewound(major: u32, hosts: [u8; 2]) {
     let authority = Authority::new();
     let one = Pod::of_major(major, "one", hosts[0], &authority).await;
@@ -212,6 +226,7 @@ async fn cloned_promoted_and_rewound(major: u32, hosts: [u8; 2]) {
     one.done(Action::SetNames { names }).await;
     let state = "SELECT sync_state FROM pg_stat_replication";
     assert_eq!(one.sql(state).await, "quorum");
+    statistics_are_told(&one, &two, &incarnation).await;
 
     // The walreceiver ends, then writes go on where nobody sees them.
     two.done(Action::Follow { member: None }).await;

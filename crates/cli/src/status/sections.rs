@@ -9,7 +9,7 @@ use matriarch_api::phases::Phase;
 use matriarch_api::{Identity, Instance};
 
 use crate::observed::{Observed, Part};
-use crate::text::{section, table, time_and_age};
+use crate::text::{bytes, section, table, time_and_age};
 
 /// Everything, as a person reads it.
 pub fn render(observed: &Observed, verbose: u8, identity: Identity) -> String {
@@ -28,8 +28,9 @@ pub fn render(observed: &Observed, verbose: u8, identity: Identity) -> String {
         parts.push(section("Certificates Status", &view.certificates()));
     }
     parts.push(section("Continuous Backup status", &view.backup()));
-    parts.push(section("Streaming Replication status", &view.replication()));
+    parts.push(section("Streaming Replication status", &view.replication(verbose >= 1)));
     if verbose >= 1 {
+        parts.push(section("Unmanaged Replication Slot Status", &view.unmanaged_slots()));
         parts.push(section("Managed roles status", &view.roles()));
         parts.push(section("Tablespaces status", &view.tablespaces()));
         parts.push(section("Pod Disruption Budgets status", &view.budgets()));
@@ -41,17 +42,17 @@ pub fn render(observed: &Observed, verbose: u8, identity: Identity) -> String {
     parts.join("\n")
 }
 
-struct Sections<'a> {
-    observed: &'a Observed,
+pub(super) struct Sections<'a> {
+    pub(super) observed: &'a Observed,
     status: ClusterStatus,
     identity: Identity,
 }
 
-fn row(cells: &[&str]) -> Vec<String> {
+pub(super) fn row(cells: &[&str]) -> Vec<String> {
     cells.iter().map(|cell| (*cell).to_owned()).collect()
 }
 
-fn or_dash(text: &str) -> &str {
+pub(super) fn or_dash(text: &str) -> &str {
     if text.is_empty() { "-" } else { text }
 }
 
@@ -88,6 +89,12 @@ impl Sections<'_> {
                 add("Fenced instances", names.join(", "));
             }
             Err(why) => add("Fenced instances", format!("unknown: {why}")),
+        }
+        if let Some(statistics) = self.of_primary() {
+            let (data, wal) = (bytes(statistics.database_bytes), bytes(statistics.wal_bytes));
+            add("Size", format!("{data}, and {wal} of WAL"));
+            let (lsn, file) = (text(&statistics.lsn), text(&statistics.wal_file));
+            add("Current Write LSN", format!("{lsn} (WAL File: {file})"));
         }
         if let Some(lease) = &self.observed.lease {
             let timeline =
@@ -156,57 +163,18 @@ impl Sections<'_> {
         format!("Working WAL archiving: {working} {}", condition.message).trim_end().to_owned()
     }
 
-    fn replication(&self) -> String {
-        let holder = self.holder();
-        let standbys: Vec<&Instance> = self
-            .observed
-            .instances
-            .iter()
-            .filter(|instance| Some(instance.name()) != holder.as_deref())
-            .collect();
-        if standbys.is_empty() {
-            return self.none(Part::Instances, "Not configured: there is no standby");
-        }
-        let rows: Vec<Vec<String>> = standbys
-            .iter()
-            .map(|instance| {
-                let report = instance.status.clone().unwrap_or_default();
-                let state = if report.streaming { "streaming" } else { state_word(report.state) };
-                let following = report.following.clone().unwrap_or_default();
-                row(&[
-                    instance.name(),
-                    or_dash(&following),
-                    state,
-                    self.synchrony(&report),
-                    self.membership(instance.name(), &report),
-                ])
-            })
-            .collect();
-        let heading = ["Name", "Following", "State", "Sync State", "Failover"];
-        let promise = match self.observed.lease.as_ref().map(|lease| lease.quorum.as_ref()) {
-            None => "Whether commits wait for standbys is not known".to_owned(),
-            Some(None) => "Commits wait for no standby".to_owned(),
-            Some(Some(quorum)) => format!(
-                "Every acknowledged commit is flushed on at least {} of {} instances",
-                quorum.need,
-                quorum.of.len()
-            ),
-        };
-        format!("{promise}\n{}", table(&heading, &rows))
-    }
-
     /// What to say where there is none: only if it could be read.
-    fn none(&self, part: Part, text: &str) -> String {
+    pub(super) fn none(&self, part: Part, text: &str) -> String {
         let unread = self.observed.unread.contains(&part);
         if unread { "unknown: it could not be read, see below".to_owned() } else { text.to_owned() }
     }
 
-    fn holder(&self) -> Option<String> {
+    pub(super) fn holder(&self) -> Option<String> {
         let lease = self.observed.lease.as_ref()?;
         lease.holder.as_ref().map(|holder| holder.name.as_str().to_owned())
     }
 
-    fn synchrony(&self, report: &InstanceStatus) -> &'static str {
+    pub(super) fn synchrony(&self, report: &InstanceStatus) -> &'static str {
         let Some(lease) = &self.observed.lease else { return "unknown" };
         let counts = lease.quorum.as_ref().is_some_and(|quorum| {
             quorum.of.iter().any(|one| Some(one.as_str()) == report.incarnation.as_deref())
@@ -214,7 +182,7 @@ impl Sections<'_> {
         if counts { "quorum" } else { "async" }
     }
 
-    fn membership(&self, name: &str, report: &InstanceStatus) -> &'static str {
+    pub(super) fn membership(&self, name: &str, report: &InstanceStatus) -> &'static str {
         let Some(lease) = &self.observed.lease else { return "unknown" };
         if !self.fence().is_ok_and(|fence| !fence.contains(name)) {
             return "fenced";
@@ -301,6 +269,7 @@ impl Sections<'_> {
             self.observed.instances.iter().map(|instance| self.instance(instance)).collect();
         let heading = [
             "Name",
+            "Current LSN",
             "Timeline",
             "Replication role",
             "Status",
@@ -318,8 +287,11 @@ impl Sections<'_> {
         let node = pod.and_then(|pod| pod.spec.as_ref()?.node_name.clone());
         let qos = pod.and_then(|pod| pod.status.as_ref()?.qos_class.clone());
         let timeline = report.timeline.map_or("-".to_owned(), |line| line.to_string());
+        let measured = self.observed.statistics.get(instance.name());
+        let lsn = measured.and_then(|it| it.lsn.clone()).unwrap_or_default();
         row(&[
             instance.name(),
+            or_dash(&lsn),
             &timeline,
             &self.role(instance, &report),
             &self.condition(instance, &report),
@@ -371,7 +343,7 @@ impl Sections<'_> {
     }
 }
 
-fn state_word(state: InstanceState) -> &'static str {
+pub(super) fn state_word(state: InstanceState) -> &'static str {
     match state {
         InstanceState::Unknown => "unknown",
         InstanceState::Waiting => "waiting",

@@ -84,6 +84,9 @@ fn shows(machine: &Machine) -> Result<()> {
     let primary = primary(machine)?;
     let text = machine.plugin(&["status", CLUSTER, "-vv"])?;
     has(&text, &["Cluster in healthy state", &primary, "Ready instances:         3", "streaming"])?;
+    // What no object shows comes from the agents.
+    has(&text, &["Size: ", "Current Write LSN: ", "Replay LSN", "No unmanaged replication slots"])?;
+    ensure!(!text.contains("Error(s) extracting status"), "{text}");
     let text = machine.plugin(&["explain", CLUSTER])?;
     has(&text, &["Cluster in healthy state", &format!("{primary} is the primary")])?;
     let text = machine.plugin(&["logs", CLUSTER])?;

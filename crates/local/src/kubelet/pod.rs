@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use matriarch_api::causes::chain;
+use matriarch_api::statistics::LOCAL_DIRECTORY;
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -135,6 +136,15 @@ impl Worker {
             api.create_subresource("binding", &name, &parameters, &binding).await;
         if let Err(error) = answer {
             tracing::warn!(pod = name, error = chain(&error), "cannot bind");
+        }
+        // Where the plugin finds the agent's socket, as it would by exec in a cluster.
+        let directory = self.shared.layout.pod(self.uid()).join("0");
+        let annotated = serde_json::json!({
+            "metadata": {"uid": self.uid(), "annotations": {LOCAL_DIRECTORY: directory}},
+        });
+        let answer = api.patch(&name, &PatchParams::default(), &Patch::Merge(&annotated)).await;
+        if let Err(error) = answer {
+            tracing::debug!(pod = name, error = chain(&error), "cannot say where its files are");
         }
         match api.get(&name).await {
             Ok(pod) if pod.metadata.uid == self.pod.metadata.uid => self.pod = Arc::new(pod),

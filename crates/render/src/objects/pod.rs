@@ -14,9 +14,6 @@ use crate::setup::Owner;
 /// The name that stands for the instance's where the pods of all instances are compared.
 const ANY_INSTANCE: &str = "INSTANCE";
 
-/// Where the init container puts the binary.
-const BINARY: &str = "/controller/matriarch";
-
 /// Hash over what a pod made now would be, apart from its names. The init container's image is not
 /// in it: a new operator must not restart the databases of a fleet (I14).
 pub fn stamp(owner: &Owner<'_>, resolved: &Resolved) -> String {
@@ -148,7 +145,7 @@ fn bootstrap_container(owner: &Owner<'_>) -> Value {
     json!({
         "name": names::BOOTSTRAP_CONTAINER,
         "image": owner.setup.operator_image,
-        "command": ["/matriarch", "bootstrap", BINARY],
+        "command": ["/matriarch", "bootstrap", names::BINARY],
         "securityContext": container_security(),
         "volumeMounts": [{"name": "scratch", "mountPath": "/controller", "subPath": "controller"}],
     })
@@ -161,7 +158,7 @@ fn database_container(owner: &Owner<'_>, resolved: &Resolved, wal_volume: bool) 
     let mut container = json!({
         "name": names::POSTGRES_CONTAINER,
         "image": resolved.image,
-        "command": [BINARY, "keeper"],
+        "command": [names::BINARY, "keeper"],
         "env": environment(owner),
         "ports": [
             {"name": "postgresql", "containerPort": names::POSTGRES_PORT, "protocol": "TCP"},
