@@ -26,6 +26,8 @@ use tail::Tail;
 
 /// Lines of the agent that wait to be printed; more are dropped.
 const WAITING_LINES: usize = 4096;
+/// A message. In a box, because the channel has room for all that may wait from its beginning.
+type Line = Box<Map<String, Value>>;
 /// How often PostgreSQL's files are looked at.
 const PERIOD: Duration = Duration::from_millis(200);
 
@@ -72,7 +74,7 @@ pub fn begin(root: &Root, instance: &str) {
 
 struct Printer {
     tail: Tail,
-    receiver: Receiver<Map<String, Value>>,
+    receiver: Receiver<Line>,
     instance: String,
 }
 
@@ -81,9 +83,9 @@ impl Printer {
         loop {
             match self.receiver.recv_timeout(PERIOD) {
                 Ok(line) => {
-                    self.print(line);
+                    self.print(*line);
                     while let Ok(line) = self.receiver.try_recv() {
-                        self.print(line);
+                        self.print(*line);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -109,7 +111,7 @@ fn print(instance: &str, mut line: Map<String, Value>) {
 
 /// The subscriber of the agent's own messages. Spans carry nothing that the log shows.
 struct Log {
-    sender: SyncSender<Map<String, Value>>,
+    sender: SyncSender<Line>,
 }
 
 impl Subscriber for Log {
@@ -151,7 +153,7 @@ impl Subscriber for Log {
         line.insert("msg".to_owned(), fields.0.remove("message").unwrap_or_default());
         line.extend(fields.0);
         // Full: the container's log does not take more.
-        let _dropped = self.sender.try_send(line);
+        let _dropped = self.sender.try_send(Box::new(line));
     }
 
     fn enter(&self, _: &span::Id) {}

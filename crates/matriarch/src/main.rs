@@ -4,6 +4,7 @@ mod arguments;
 mod logging;
 mod plugin;
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -16,19 +17,25 @@ use matriarch_local::up::{self, UpOptions, verbs};
 use crate::arguments::{AgentVerb, ApiState, Arguments, LocalVerb, Verb};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    // What runs in every pod has no options: the code that reads them would stay in its memory.
+    let mut words = std::env::args_os().skip(1);
+    let verb = match (words.next().as_deref().and_then(OsStr::to_str), words.next()) {
+        (Some("keeper"), None) => Verb::Keeper,
+        (Some("agent"), None) => Verb::Agent { verb: None },
+        (Some(_) | None, _) => Arguments::parse().verb,
+    };
     // The keeper has one thread, no TLS and no log of others: nothing is set up for it.
-    if let Verb::Keeper = arguments.verb {
+    if let Verb::Keeper = verb {
         return match KeeperOptions::from_environment() {
             Ok(options) => matriarch_agent::keeper::run(options),
             Err(error) => complain(&error.into()),
         };
     }
-    logging::start(&arguments.verb);
+    logging::start(&verb);
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         tracing::debug!("a provider of cryptography was installed already");
     }
-    match run(arguments.verb) {
+    match run(verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&error),
     }

@@ -119,6 +119,11 @@ pub fn bench(arguments: &[String]) -> Result<ExitCode> {
     Ok(exit_code(status))
 }
 
+/// Linked statically, and compiled as what they are, executables that lie anywhere: what could be in
+/// a shared library as well goes through tables that are relocated, and so resident, in every
+/// process (docs/decisions/0006).
+const SHIPPED_FLAGS: &str = "-C target-feature=+crt-static -C relocation-model=pie";
+
 /// The programs as images get them: for their size, and linked statically, because any image with
 /// PostgreSQL in it has to do (traps P2, P5). The target is named, else procedural macros would be
 /// linked so too. The directory that holds them.
@@ -127,7 +132,7 @@ fn shipped() -> Result<PathBuf> {
     let words = ["build", "--release", "--target", &target];
     let packages = ["--package", "matriarch", "--package", "matriarch-e2e"];
     let mut cargo = cargo_command();
-    cargo.args(words).args(packages).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    cargo.args(words).args(packages).env("RUSTFLAGS", SHIPPED_FLAGS);
     command::run(&mut cargo)?;
     Ok(target_directory()?.join(target).join("release"))
 }
