@@ -80,6 +80,7 @@ impl Worker {
 
     /// Lives the pod's life until it has ended, with everything of it.
     pub(super) async fn run(mut self) {
+        self.annotate().await;
         self.bind().await;
         self.write_status().await;
         if self.live().await == Stage::Done {
@@ -137,19 +138,27 @@ impl Worker {
         if let Err(error) = answer {
             tracing::warn!(pod = name, error = chain(&error), "cannot bind");
         }
-        // Where the plugin finds the agent's socket, as it would by exec in a cluster.
-        let directory = self.shared.layout.pod(self.uid()).join("0");
-        let annotated = serde_json::json!({
-            "metadata": {"uid": self.uid(), "annotations": {LOCAL_DIRECTORY: directory}},
-        });
-        let answer = api.patch(&name, &PatchParams::default(), &Patch::Merge(&annotated)).await;
-        if let Err(error) = answer {
-            tracing::debug!(pod = name, error = chain(&error), "cannot say where its files are");
-        }
         match api.get(&name).await {
             Ok(pod) if pod.metadata.uid == self.pod.metadata.uid => self.pod = Arc::new(pod),
             Ok(_) => {}
             Err(error) => tracing::debug!(pod = name, error = chain(&error), "cannot read it"),
+        }
+    }
+
+    /// Says where the plugin finds the agent's socket, which it would reach by exec in a cluster. Also
+    /// of a pod that a version before this one has bound.
+    async fn annotate(&self) {
+        let directory = self.shared.layout.pod(self.uid()).join("0");
+        let annotated = serde_json::json!({
+            "metadata": {"uid": self.uid(), "annotations": {LOCAL_DIRECTORY: directory}},
+        });
+        let known = self.pod.metadata.annotations.as_ref().and_then(|it| it.get(LOCAL_DIRECTORY));
+        if known.is_some_and(|known| *known == directory.to_string_lossy()) {
+            return;
+        }
+        let (api, params) = (self.api(), PatchParams::default());
+        if let Err(error) = api.patch(self.name(), &params, &Patch::Merge(&annotated)).await {
+            tracing::warn!(pod = self.name(), error = chain(&error), "cannot annotate");
         }
     }
 
