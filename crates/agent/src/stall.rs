@@ -78,6 +78,7 @@ fn reason(waiting: &Waiting) -> Option<&'static str> {
         Waiting::Lag { .. } => reasons::LAG,
         Waiting::CouldNotPromote => reasons::COULD_NOT_PROMOTE,
         Waiting::Unanswered(_) => reasons::UNANSWERED,
+        Waiting::CopyGivenUp(_) => reasons::COPY_GIVEN_UP,
         Waiting::NoSource => reasons::NO_SOURCE,
         Waiting::NoSuccessor => reasons::NO_SUCCESSOR,
         Waiting::Directive
@@ -147,6 +148,11 @@ pub fn in_words(waiting: &Waiting) -> String {
         Waiting::Unanswered(names) => {
             format!("the Lease is to be made anew, and {} did not answer", list(names))
         }
+        Waiting::CopyGivenUp(names) => format!(
+            "the Lease is to be made anew, and acknowledged commits may be on {} alone, in a copy \
+             that it gave up for a new one",
+            list(names)
+        ),
         Waiting::NoSource => "there is no primary that it could follow or copy".to_owned(),
         Waiting::Successor(name) => format!("{name} has not received everything yet"),
         Waiting::NoSuccessor => "no instance is fit to take over".to_owned(),

@@ -146,6 +146,8 @@ pub mod waiting {
     pub const COULD_NOT_PROMOTE: &str = "CouldNotPromote";
     /// Not every instance has answered.
     pub const UNANSWERED: &str = "Unanswered";
+    /// What may be needed was given up for a new copy that nobody can give.
+    pub const COPY_GIVEN_UP: &str = "CopyGivenUp";
     /// There is nobody to copy from.
     pub const NO_SOURCE: &str = "NoSource";
     /// No instance is fit to take over.

@@ -129,6 +129,18 @@ impl World {
         }
     }
 
+    /// A former primary that started within the window of rule 6, and got the Lease back while it
+    /// ran (seed 8236).
+    fn check_holder_again(&mut self, pod: usize) {
+        let holds = self.judge.holder == Some(self.incarnation(pod));
+        let run = self.server(pod).filter(|server| server.takes_writes()).map(|server| server.run);
+        if let (true, Some(run)) = (holds, run)
+            && self.judge.writer != Some((pod, run))
+        {
+            self.check_new_writer(pod);
+        }
+    }
+
     /// A former primary that starts again although another holds the Lease: within its right and
     /// under names with which it acknowledges nothing alone (seed 917), or in the window of rule 6
     /// (seed 945). What it acknowledges is judged all the same.
@@ -303,10 +315,10 @@ impl World {
         by: Option<Requester>,
     ) {
         let Some(after) = after else { return };
-        self.judge_deception(before, after, by);
         if let Some(by) = by {
             self.judge_step(before, after, by);
         }
+        self.judge_deception(before, after, by);
         self.judge.highest_term = self.judge.highest_term.max(after.term.0);
         let quorum = after.quorum.as_ref().map(|quorum| {
             (
@@ -321,9 +333,10 @@ impl World {
             // It takes the holder out of what it finds (rule 20) and promises nothing by that:
             // what was in force stays so, and what was restored gains no truth.
             Some(Requester::Operator) => {}
-            Some(Requester::Agent(..)) => {
+            Some(Requester::Agent(pod, _)) => {
                 self.judge.last_quorum.clone_from(&quorum);
                 self.judge.holder = after.holder.as_ref().map(|it| number_of(&it.incarnation));
+                self.check_holder_again(pod);
                 if let Some(holder) = &after.holder {
                     self.judge.renewed.insert(number_of(&holder.incarnation), self.now);
                     let need = quorum.as_ref().map_or(0, |(need, _)| *need);
@@ -368,7 +381,9 @@ impl World {
         // it is made anew above what was known before.
         let own = after.holder.as_ref().map(|it| number_of(&it.incarnation));
         let anew = after.term > before.term.next();
-        let by_same = by_same || anew || (own.is_some() && own == self.judge.holder);
+        // Who took it from this one meanwhile was deceived (seed 8236).
+        let outwitted = matches!(by, Requester::Agent(pod, _) if self.is_outwitted(pod));
+        let by_same = by_same || anew || outwitted || (own.is_some() && own == self.judge.holder);
         if changed && before.quorum.is_none() && after.quorum.is_none() && !by_same {
             self.check_lag_bound(before, by);
         }

@@ -320,6 +320,9 @@ mod tests {
     }
 
     cases! {
+        lacking_at_stop: "P stops, both successors lack its last WAL",
+        killed_without_api: "the API is away, PostgreSQL of P is killed",
+        restarted_before_published: "P is restarted by wish before its quorum is written",
         primary_cut_from_the_api: "P cut from the API",
         primary_cut_from_api_and_one_member: "P cut from the API and one member",
         api_down_with_a_straggler: "API down for all, one straggler",

@@ -113,6 +113,9 @@ pub enum Waiting {
     },
     /// Not every instance has answered (rule 7, absent Lease).
     Unanswered(Vec<InstanceName>),
+    /// Acknowledged commits may be on the old copies of these alone, which they gave up for new ones
+    /// that nobody can give them (rule 7, absent Lease).
+    CopyGivenUp(Vec<InstanceName>),
     /// There is nobody to follow or to clone from.
     NoSource,
     /// A successor has not received everything yet (rule 18).

@@ -20,6 +20,10 @@ use super::{Duty, Protocol, clause};
 /// itself or only promises count (traps H7).
 const LIMIT: Span = Span::seconds(1);
 const SHORT_LIMIT: Span = Span::millis(500);
+/// For how long one that could not be promoted leaves the Lease to others. If nobody takes it
+/// meanwhile nobody can before F + D, and what was wrong may be over (seed 3643: PostgreSQL stood
+/// still, and was started again since).
+pub(super) const SURRENDERED: Span = Span::seconds(60);
 /// How long a word of the holder's is good for.
 const WORD: Span = Span::seconds(10);
 
@@ -112,7 +116,10 @@ impl Protocol {
         if self.other_system(lease) {
             return Err(Waiting::OtherSystem);
         }
-        if self.surrendered.is_some_and(|term| term >= lease.term) {
+        if self
+            .surrendered
+            .is_some_and(|(term, at)| term >= lease.term && self.now.since(at) < SURRENDERED)
+        {
             return Err(Waiting::CouldNotPromote);
         }
         match self.state() {
@@ -543,7 +550,7 @@ impl Protocol {
             }
             Waiting::LeftHistory => self.human = vec![HumanOption::AcceptLoss],
             Waiting::Fenced => self.human = vec![HumanOption::Unfence],
-            Waiting::Unanswered(names) => {
+            Waiting::Unanswered(names) | Waiting::CopyGivenUp(names) => {
                 self.human = names.iter().cloned().map(HumanOption::BringBack).collect();
                 self.human.push(HumanOption::NameHolder);
             }

@@ -595,7 +595,7 @@ impl Protocol {
             | PostgresState::Stopping => {}
         }
         if self.now.since(since) >= limit && clause!(self, PromotionTimeout) {
-            self.surrendered = Some(self.ledger.term);
+            self.surrendered = Some((self.ledger.term, self.now));
             self.begin_hand_over(holding, Reason::CouldNotPromote);
         }
     }

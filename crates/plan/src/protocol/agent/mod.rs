@@ -132,7 +132,8 @@ pub struct Protocol {
     replies: Vec<PendingReply>,
     word: Option<Word>,
     termination: Option<(Termination, Moment)>,
-    surrendered: Option<Term>,
+    /// The term that it gave up because it could not be promoted, and when.
+    surrendered: Option<(Term, Moment)>,
     retry_at: Moment,
     /// What failed last in each lane, and when it may be begun again.
     failed: BTreeMap<Lane, (Action, Moment)>,

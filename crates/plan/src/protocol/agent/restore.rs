@@ -6,7 +6,7 @@ use crate::protocol::command::Base;
 use crate::protocol::event::PostgresState;
 use crate::protocol::identity::{InstanceName, Member, Term};
 use crate::protocol::lease::Lease;
-use crate::protocol::message::{Question, Standing};
+use crate::protocol::message::{MemberStatus, Question, Standing};
 use crate::protocol::moment::Span;
 use crate::protocol::position::Position;
 use crate::protocol::quorum::Quorum;
@@ -201,6 +201,7 @@ impl Protocol {
         if let Some(s) = statuses.iter().find(|s| !s.no_copy && goes_before(s, &own)) {
             return Err(Waiting::BetterPeer(s.member.name.clone()));
         }
+        self.no_copy_is_needed(&statuses)?;
         if let Some((_, last)) = self.ledger.lease.as_ref().filter(|(_, it)| it.quorum.is_none()) {
             self.within_lag(last)?;
             self.has_what_a_quorum_held(last)?;
@@ -214,6 +215,23 @@ impl Protocol {
         let stragglers: BTreeSet<Member> =
             statuses.iter().filter(|s| !s.no_copy).map(|s| s.member.clone()).collect();
         self.anew(highest.next(), stragglers.into_iter().collect()).ok_or(Waiting::NoCopy)
+    }
+
+    /// Who gave its copy up for a new one that it cannot get may have the only one of what was
+    /// acknowledged: where too few others of the last quorum have a whole copy, a human decides
+    /// (seed 8359).
+    fn no_copy_is_needed(&self, statuses: &[&MemberStatus]) -> Result<(), Waiting> {
+        let last = self.ledger.lease.as_ref().map(|(_, last)| last);
+        let Some(quorum) = last.and_then(|last| last.quorum.as_ref()) else { return Ok(()) };
+        let in_quorum = |s: &&&MemberStatus| quorum.of.contains(&s.member.incarnation);
+        let whole = statuses.iter().filter(|s| !s.no_copy).filter(in_quorum).count();
+        let own = usize::from(quorum.of.contains(&self.me()));
+        let given_up = statuses.iter().filter(|s| s.no_copy).filter(in_quorum);
+        let names: Vec<InstanceName> = given_up.map(|s| s.member.name.clone()).collect();
+        if names.is_empty() || quorum.intersected_by(whole + own) {
+            return Ok(());
+        }
+        Err(Waiting::CopyGivenUp(names))
     }
 
     /// The last L by the ledger, with a term above all that anybody promised against.

@@ -8,6 +8,7 @@ use crate::protocol::moment::{Moment, Span};
 use crate::protocol::view::{Role, View, Waiting};
 
 use super::api::{Purpose, Sight};
+use super::candidate::SURRENDERED;
 use super::holder::Step;
 use super::{Duty, Protocol, clause};
 
@@ -179,6 +180,7 @@ impl Protocol {
         let later = |moment: Moment| (moment > self.now).then_some(moment);
         at(later(self.retry_at), "try again");
         at(later(self.receiver_paused_until), "follow again");
+        at(self.surrendered.and_then(|(_, since)| later(since + SURRENDERED)), "may run again");
         for (_, again) in self.failed.values() {
             at(later(*again), "begin again");
         }
