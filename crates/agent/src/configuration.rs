@@ -67,9 +67,6 @@ impl Accepted {
     /// neither's: both would be taken for what is in force.
     #[must_use]
     pub fn with_rules_of(&self, other: Option<&Self>) -> Self {
-        if self.has_rules_of(other) {
-            return self.clone();
-        }
         let mut mixed = Self { hash: format!("{}-former-rules", self.hash), ..self.clone() };
         let (hba, ident) = (&mut mixed.configuration.pg_hba, &mut mixed.configuration.pg_ident);
         hba.clone_from(other.map_or(&Vec::new(), |it| &it.configuration.pg_hba));
@@ -201,11 +198,7 @@ fn agent_settings(input: &Input<'_>) -> AgentSettings {
     let (conninfo, slot, names) = match input.replication {
         Replication::Standby(Some(source)) => (
             source.connection_string(root, input.application_name),
-            if slots.enabled {
-                slot_name(&slots.slot_prefix, &options.instance)
-            } else {
-                String::new()
-            },
+            if slots.enabled { slots.slot_name(&options.instance) } else { String::new() },
             String::new(),
         ),
         Replication::Standby(None) => (String::new(), String::new(), String::new()),
@@ -235,16 +228,6 @@ fn agent_settings(input: &Input<'_>) -> AgentSettings {
         primary_slot_name: slot,
         synchronous_standby_names: names,
     }
-}
-
-/// The slot that every member keeps for `instance`: what a slot's name cannot have becomes `_`.
-#[must_use]
-pub fn slot_name(prefix: &str, instance: &str) -> String {
-    format!("{prefix}{instance}")
-        .to_lowercase()
-        .chars()
-        .map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' })
-        .collect()
 }
 
 fn standby_names(names: &StandbyNames) -> String {
@@ -428,6 +411,9 @@ mod tests {
 
     #[test]
     fn a_slot_s_name_has_only_what_a_slot_s_name_can_have() {
-        assert_eq!(slot_name("_matriarch_", "My-cluster.1"), "_matriarch_my_cluster_1");
+        assert_eq!(
+            matriarch_api::instance::HighAvailabilitySlots::default().slot_name("My-cluster.1"),
+            "_matriarch_my_cluster_1"
+        );
     }
 }

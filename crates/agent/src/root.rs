@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use matriarch_api::statistics::AGENT_SOCKET;
+
 /// The root directory of the pod, from which every path is resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Root {
@@ -83,7 +85,7 @@ impl Root {
     /// The agent's own Unix socket (`matriarch agent status`).
     #[must_use]
     pub fn agent_socket(&self) -> PathBuf {
-        self.run().join("agent.sock")
+        self.join(AGENT_SOCKET)
     }
 
     /// What the keeper starts as PostgreSQL, written by the agent.

@@ -211,6 +211,18 @@ pub struct HighAvailabilitySlots {
     pub update_interval_seconds: u32,
 }
 
+impl HighAvailabilitySlots {
+    /// The slot that every member keeps for `instance`: what a slot's name cannot have becomes `_`.
+    #[must_use]
+    pub fn slot_name(&self, instance: &str) -> String {
+        format!("{}{instance}", self.slot_prefix)
+            .to_lowercase()
+            .chars()
+            .map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' })
+            .collect()
+    }
+}
+
 impl Default for HighAvailabilitySlots {
     fn default() -> Self {
         Self { enabled: true, slot_prefix: "_matriarch_".to_owned(), update_interval_seconds: 30 }

@@ -18,7 +18,7 @@ use super::observe::Seen;
 use super::operation;
 use crate::access::Passwords;
 use crate::certificates::{self, Material};
-use crate::configuration::{Accepted, slot_name};
+use crate::configuration::Accepted;
 use crate::keeper::message::{PostmasterSignal, Request};
 use crate::peers::client::Peers;
 use crate::peers::server::ServerTls;
@@ -278,14 +278,13 @@ impl Tender {
         let own = &self.context.options.instance;
         let others: Vec<&String> =
             spec.members.iter().filter(|name| *name != own && slots.enabled).collect();
-        let wanted: Vec<String> =
-            others.iter().map(|name| slot_name(&slots.slot_prefix, name)).collect();
+        let wanted: Vec<String> = others.iter().map(|name| slots.slot_name(name)).collect();
         let known = with(&self.positions, |it| it.clone());
         let positions: Vec<(String, Lsn)> = others
             .iter()
             .filter_map(|name| {
                 let lsn = *known.get(*name)?;
-                Some((slot_name(&slots.slot_prefix, name), lsn))
+                Some((slots.slot_name(name), lsn))
             })
             .collect();
         let outcome = self

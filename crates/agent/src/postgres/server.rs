@@ -174,7 +174,7 @@ pub async fn configuration_errors(session: &Session) -> Result<Vec<String>, sql:
         AND (error <> 'setting could not be applied' OR name NOT IN \
         (SELECT name FROM pg_settings WHERE pending_restart)) \
         UNION ALL {}",
-        judge_rules(session).await?
+        rule_errors_statement(session).await?
     );
     texts(session, &statement).await
 }
@@ -185,11 +185,11 @@ pub async fn configuration_errors(session: &Session) -> Result<Vec<String>, sql:
 /// # Errors
 /// If the server does not answer.
 pub async fn rule_errors(session: &Session) -> Result<Vec<String>, sql::Error> {
-    let statement = judge_rules(session).await?;
+    let statement = rule_errors_statement(session).await?;
     texts(session, &statement).await
 }
 
-async fn judge_rules(session: &Session) -> Result<String, sql::Error> {
+async fn rule_errors_statement(session: &Session) -> Result<String, sql::Error> {
     let version = session.value("SHOW server_version_num", OBSERVATION_LIMIT).await?;
     let maps = version.and_then(|it| it.parse::<u32>().ok()).is_some_and(|it| it >= 150_000);
     let errors = |file: &str, view: &str| {

@@ -1,5 +1,7 @@
 //! Who receives WAL, how far each is, and the slots that keep it.
 
+use std::collections::BTreeSet;
+
 use matriarch_api::Instance;
 use matriarch_api::statistics::{Sender, Slot, Statistics};
 
@@ -125,11 +127,14 @@ impl Sections<'_> {
         let Some(statistics) = self.of_primary() else {
             return "unknown: the primary's agent told no figures".to_owned();
         };
-        let managed = |slot: &&Slot| {
-            let names = self.observed.instances.iter().map(Instance::name);
-            names.into_iter().any(|name| slot.name.ends_with(&name.replace('-', "_")))
-        };
-        let others: Vec<&Slot> = statistics.slots.iter().filter(|slot| !managed(slot)).collect();
+        let managed: BTreeSet<String> = self
+            .observed
+            .instances
+            .iter()
+            .map(|it| it.spec.configuration.high_availability_slots.slot_name(it.name()))
+            .collect();
+        let others: Vec<&Slot> =
+            statistics.slots.iter().filter(|slot| !managed.contains(&slot.name)).collect();
         if others.is_empty() {
             return "No unmanaged replication slots".to_owned();
         }
