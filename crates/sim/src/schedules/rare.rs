@@ -23,6 +23,7 @@ pub(super) const SCRIPTS: &[Named] = &[
     ("P is restarted by wish before its quorum is written", restarted_before_published),
     ("P restarts before it knows what is asked for", restarts_unasked),
     ("P is to stop, its standbys do not stream yet", stops_unheard),
+    ("P is to stop, whoever has its WAL is not in the cohort yet", joins_at_stop),
     ("P stops, both successors lack its last WAL", lacking_at_stop),
     ("the API is away, PostgreSQL of P is killed", killed_without_api),
     ("P gives L away and gets it back, a standby's agent stands still", goes_on_unheard),
@@ -263,6 +264,34 @@ fn stops_unheard(world: &mut World) {
     world.pass_between(100, 900);
     world.delete_pod(primary, 1_800 * SECOND, false);
     world.seconds(12);
+    world.expect(world.holder_pod() != Some(primary), "the primary has given the Lease away");
+    world.expect_kept(0, "nothing that was acknowledged is lost");
+    world.seconds(20);
+}
+
+/// A standby that had just caught up was to enter the cohort with the next renewal, two seconds
+/// later. P stopped before, released L to nobody, and the one that was in the cohort was elected
+/// without what only the other had.
+fn joins_at_stop(world: &mut World) {
+    let primary = world.primary();
+    let [joins, lags] = world.standbys()[..] else { return };
+    world.hurry(60);
+    let machine = world.machine_of(joins);
+    world.power_off(machine);
+    world.seconds(16);
+    world.power_on(machine);
+    let serial = world.pods[lags].serial;
+    world.fence(serial, true);
+    let streams = |world: &World| {
+        world.connections.values().any(|l| l.standby == joins && l.acknowledged > 0)
+    };
+    if !world.pass_until(SECOND / 500, 60 * SECOND, streams) {
+        return;
+    }
+    world.pass_between(0, 300);
+    world.fence(serial, false);
+    world.delete_pod(primary, 1_800 * SECOND, false);
+    world.seconds(15);
     world.expect(world.holder_pod() != Some(primary), "the primary has given the Lease away");
     world.expect_kept(0, "nothing that was acknowledged is lost");
     world.seconds(20);

@@ -191,11 +191,12 @@ impl Protocol {
     }
 
     /// Somebody is fit but does not stream yet, and may in a moment: PostgreSQL, once it is down,
-    /// has nobody to send its last records to.
+    /// has nobody to send its last records to. Or somebody streams and is not in the cohort yet: he
+    /// has everything, and while L does not name him another one is elected without it.
     fn successor_connects(&self, since: Moment) -> bool {
         self.state() == PostgresState::Primary
             && self.now.since(since) < CONNECTS
-            && self.successor(|_| true).is_some()
+            && (self.successor(|_| true).is_some() || self.cohort_grows())
             && self.successor(|s| self.streams(&s.member.incarnation)).is_none()
             && clause!(self, StopWaitsForStream)
     }

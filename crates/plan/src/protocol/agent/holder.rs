@@ -1,6 +1,6 @@
 //! Holding the Lease: renewal, the cohort, starting, serving (rules 1, 2, 4, 8, 12, 15, 16).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use matriarch_pg::Lsn;
 
@@ -61,6 +61,8 @@ pub(super) struct Holding {
     pub names: Option<StandbyNames>,
     /// When each standby was last seen streaming.
     streamed: BTreeMap<Incarnation, Moment>,
+    /// Who has caught up since the last renewal: each brings one forward.
+    announced: BTreeSet<Incarnation>,
     next_service: Moment,
     /// Asks the members before it makes L anew (rule 7).
     pub restoring: Option<Round>,
@@ -86,6 +88,7 @@ impl Holding {
             relaxed: None,
             names: None,
             streamed: BTreeMap::new(),
+            announced: BTreeSet::new(),
             next_service: now,
             restoring: None,
             refused: None,
@@ -364,6 +367,25 @@ impl Protocol {
         for sender in pg.walsenders.iter().filter(|w| w.streaming) {
             holding.streamed.insert(sender.incarnation.clone(), self.now);
         }
+        let joins: BTreeSet<Incarnation> = self.joining().cloned().collect();
+        if !joins.is_subset(&holding.announced) {
+            holding.renew_soon(self.now);
+        }
+        holding.announced = joins;
+    }
+
+    /// Who is to be in the cohort and is not yet: L says so with the next renewal.
+    fn joining(&self) -> impl Iterator<Item = &Incarnation> {
+        let senders = self.pg.iter().flat_map(|pg| &pg.walsenders).map(|w| &w.incarnation);
+        let lease = self.api.lease.as_ref().filter(|_| clause!(self, JoinersAreWrittenAtOnce));
+        let outside = move |i: &&Incarnation| lease.is_some_and(|l| !l.in_cohort(i));
+        let wanted = |i: &&Incarnation| self.member_of(i).is_some_and(|m| !self.gone(&m));
+        senders.filter(outside).filter(|i| self.caught_up(i)).filter(wanted)
+    }
+
+    /// Somebody enters the cohort with the next renewal, and may take L only then.
+    pub(super) fn cohort_grows(&self) -> bool {
+        self.joining().next().is_some()
     }
 
     /// Cohort and stragglers as they are to be; in force only once the write has succeeded.
