@@ -2,6 +2,8 @@
 
 pub mod apiserver;
 pub mod budget;
+pub mod evidence;
+pub mod kubernetes;
 pub mod local;
 pub mod turn;
 pub mod writer;

@@ -4,32 +4,43 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskContext, Poll};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 
 /// Time between two writes of an undisturbed writer.
 const PERIOD: Duration = Duration::from_millis(5);
 /// How long a connection or a statement may take before the client gives it up.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The same for a query of a test.
+const QUERY: Duration = Duration::from_secs(30);
 
-/// A client that writes.
+/// A client that writes, on a thread of its own: what it measures is not the test's own work, and it
+/// may stand in another network namespace.
 pub struct Writer {
     stop: Arc<AtomicBool>,
-    task: JoinHandle<anyhow::Result<Vec<(i64, Instant)>>>,
-    target: Arc<Target>,
+    thread: Option<JoinHandle<anyhow::Result<Tally>>>,
 }
+
+/// Where a client stands: the network namespace of a node, by its file, or this process's own.
+#[derive(Clone, Debug, Default)]
+pub struct Place(pub Option<PathBuf>);
 
 /// What a writer found.
 #[derive(Clone, Debug)]
@@ -46,54 +57,143 @@ pub struct Tally {
 
 /// A connection string; password and certificates are read anew for each connection, because
 /// either may change.
+#[derive(Clone)]
 struct Target(String);
 
-impl Writer {
-    /// Makes the table and begins to write. `connection_string` is libpq's, as `local` prints it.
-    pub async fn start(connection_string: &str) -> anyhow::Result<Self> {
-        let target = Arc::new(Target(connection_string.to_owned()));
-        let client = target.connect().await?;
-        client
-            .batch_execute("create table if not exists written (value bigint primary key)")
-            .await?;
-        let row = client.query_one("select coalesce(max(value), 0) from written", &[]).await?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(write(target.clone(), stop.clone(), row.get(0)));
-        Ok(Self { stop, task, target })
-    }
-
-    /// Stops writing and compares what was acknowledged with what is there.
-    pub async fn finish(self) -> anyhow::Result<Tally> {
-        self.stop.store(true, Ordering::Relaxed);
-        let acknowledged = self.task.await??;
-        let mut attempts = 0;
-        let client = loop {
-            match self.target.connect().await {
-                Ok(client) => break client,
-                Err(error) if attempts >= 100 => return Err(error),
-                Err(_) => attempts += 1,
+impl Place {
+    /// Runs `work` on a thread that stands here.
+    ///
+    /// # Errors
+    /// If the thread cannot enter the namespace.
+    pub fn run<T, W>(&self, work: W) -> JoinHandle<anyhow::Result<T>>
+    where
+        T: Send + 'static,
+        W: AsyncFnOnce() -> anyhow::Result<T> + Send + 'static,
+    {
+        let place = self.0.clone();
+        std::thread::spawn(move || {
+            if let Some(path) = place {
+                let file = std::fs::File::open(&path)
+                    .with_context(|| format!("no namespace {}", path.display()))?;
+                let kind = Some(LinkNameSpaceType::Network);
+                move_into_link_name_space(file.as_fd(), kind)
+                    .with_context(|| format!("cannot enter {}", path.display()))?;
             }
-            sleep(Duration::from_millis(100)).await;
-        };
-        let rows = client.query("select value from written", &[]).await?;
-        let stored: BTreeSet<i64> = rows.iter().map(|row| row.get(0)).collect();
-        let values: BTreeSet<i64> = acknowledged.iter().map(|(value, _)| *value).collect();
-        let gaps = acknowledged.iter().zip(acknowledged.iter().skip(1));
-        let longest = gaps
-            .map(|((_, before), (_, after))| (after.duration_since(*before), *after))
-            .max_by_key(|(gap, _)| *gap);
-        Ok(Tally {
-            acknowledged: values.len(),
-            lost: crate::local::lost(&values, &stored),
-            longest_gap: longest.map(|(gap, _)| gap).unwrap_or_default(),
-            gap_ended: longest.and_then(|(_, end)| SystemTime::now().checked_sub(end.elapsed())),
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(work())
         })
     }
 }
 
+/// Asks through a connection of its own; the first column of each row as text.
+///
+/// # Errors
+/// PostgreSQL's, or that it could not be reached.
+pub async fn query(place: &Place, target: &str, sql: &str) -> anyhow::Result<Vec<String>> {
+    let (target, sql) = (Target(target.to_owned()), sql.to_owned());
+    let thread = place.run(async move || {
+        let client = target.connect().await?;
+        let answer = timeout(QUERY, client.simple_query(&sql)).await??;
+        let rows = answer.into_iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
+            _ => None,
+        });
+        Ok(rows.collect())
+    });
+    joined(thread).await
+}
+
+async fn joined<T: Send + 'static>(thread: JoinHandle<anyhow::Result<T>>) -> anyhow::Result<T> {
+    let waited = tokio::task::spawn_blocking(move || thread.join()).await?;
+    waited.map_err(|_| anyhow::anyhow!("the client ended in a panic"))?
+}
+
+impl Writer {
+    /// Makes the table and begins to write. `connection_string` is libpq's, as `local` prints it.
+    ///
+    /// # Errors
+    /// If it cannot connect or make the table.
+    pub async fn start(connection_string: &str) -> anyhow::Result<Self> {
+        Self::start_at(&Place::default(), connection_string).await
+    }
+
+    /// The same, standing elsewhere.
+    ///
+    /// # Errors
+    /// As [`Writer::start`].
+    pub async fn start_at(place: &Place, connection_string: &str) -> anyhow::Result<Self> {
+        let target = Target(connection_string.to_owned());
+        let stop = Arc::new(AtomicBool::new(false));
+        let (ready, begun) = tokio::sync::oneshot::channel();
+        let stopped = stop.clone();
+        let thread = place.run(async move || {
+            let first = match prepare(&target).await {
+                Ok(first) => first,
+                Err(error) => {
+                    // Nobody waits for the answer if the test has given up.
+                    let _ = ready.send(Err(error));
+                    anyhow::bail!("it did not begin");
+                }
+            };
+            let _ = ready.send(Ok(()));
+            let acknowledged = write(&target, &stopped, first).await?;
+            compare(&target, acknowledged).await
+        });
+        begun.await.context("the writer's thread cannot be started")??;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Stops writing and compares what was acknowledged with what is there.
+    ///
+    /// # Errors
+    /// If nobody can be asked what is there.
+    pub async fn finish(mut self) -> anyhow::Result<Tally> {
+        self.stop.store(true, Ordering::Relaxed);
+        joined(self.thread.take().context("it has been finished")?).await
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The greatest number that is there.
+async fn prepare(target: &Target) -> anyhow::Result<i64> {
+    let client = target.connect().await?;
+    client.batch_execute("create table if not exists written (value bigint primary key)").await?;
+    Ok(client.query_one("select coalesce(max(value), 0) from written", &[]).await?.get(0))
+}
+
+async fn compare(target: &Target, acknowledged: Vec<(i64, Instant)>) -> anyhow::Result<Tally> {
+    let mut attempts = 0;
+    let client = loop {
+        match target.connect().await {
+            Ok(client) => break client,
+            Err(error) if attempts >= 100 => return Err(error),
+            Err(_) => attempts += 1,
+        }
+        sleep(Duration::from_millis(100)).await;
+    };
+    let rows = client.query("select value from written", &[]).await?;
+    let stored: BTreeSet<i64> = rows.iter().map(|row| row.get(0)).collect();
+    let values: BTreeSet<i64> = acknowledged.iter().map(|(value, _)| *value).collect();
+    let gaps = acknowledged.iter().zip(acknowledged.iter().skip(1));
+    let longest = gaps
+        .map(|((_, before), (_, after))| (after.duration_since(*before), *after))
+        .max_by_key(|(gap, _)| *gap);
+    Ok(Tally {
+        acknowledged: values.len(),
+        lost: crate::local::lost(&values, &stored),
+        longest_gap: longest.map(|(gap, _)| gap).unwrap_or_default(),
+        gap_ended: longest.and_then(|(_, end)| SystemTime::now().checked_sub(end.elapsed())),
+    })
+}
+
 async fn write(
-    target: Arc<Target>,
-    stop: Arc<AtomicBool>,
+    target: &Target,
+    stop: &AtomicBool,
     before: i64,
 ) -> anyhow::Result<Vec<(i64, Instant)>> {
     let mut acknowledged = Vec::new();
@@ -127,12 +227,14 @@ impl Target {
     fn parse(&self) -> anyhow::Result<(tokio_postgres::Config, Tls)> {
         let mut config = tokio_postgres::Config::new();
         let mut roots = RootCertStore::empty();
+        let mut address = IpAddr::from([127, 0, 0, 1]);
         for pair in self.0.split_whitespace() {
             let (key, value) = pair.split_once('=').context("key=value")?;
             match key {
                 "host" => {
-                    config.host(value).hostaddr([127, 0, 0, 1].into());
+                    config.host(value);
                 }
+                "hostaddr" => address = value.parse()?,
                 "port" => {
                     config.port(value.parse()?);
                 }
@@ -158,7 +260,7 @@ impl Target {
                 _ => anyhow::bail!("unknown parameter {key}"),
             }
         }
-        config.connect_timeout(PATIENCE);
+        config.hostaddr(address).connect_timeout(PATIENCE);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?

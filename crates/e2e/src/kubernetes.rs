@@ -1,0 +1,453 @@
+//! The three-node Kubernetes that `cargo xtask kube up` starts, as a test sees it: a namespace of its
+//! own for each test, clusters in it, clients on its nodes, and ways to break things.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use futures::FutureExt;
+use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Node, Pod, Secret, Service};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use matriarch_api::{Cluster, Identity};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::evidence;
+use crate::writer::{self, Place, Writer};
+
+/// How long anything of a test may take that has no goal of its own.
+pub const PATIENCE: Duration = Duration::from_secs(240);
+/// The namespace of the operator.
+pub const OPERATOR_NAMESPACE: &str = "matriarch-system";
+
+/// The running cluster of machines.
+#[derive(Clone)]
+pub struct Kubernetes {
+    client: Client,
+    directory: PathBuf,
+    xtask: PathBuf,
+}
+
+impl Kubernetes {
+    /// The one that `cargo xtask e2e` has started and told of.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub async fn open() -> Result<Self> {
+        let variable = |name: &str| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .with_context(|| format!("{name} is not set: run this by cargo xtask e2e"))
+        };
+        let directory = variable("MATRIARCH_KUBE")?;
+        let xtask = variable("MATRIARCH_XTASK")?;
+        // A provider that is already installed is this one.
+        let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let kubeconfig = directory.join("pki/admin.conf");
+        let kubeconfig = kube::config::Kubeconfig::read_from(&kubeconfig)
+            .with_context(|| format!("cannot read {}", kubeconfig.display()))?;
+        let options = kube::config::KubeConfigOptions::default();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+        Ok(Self { client: Client::try_from(config)?, directory, xtask })
+    }
+
+    /// A client with the administrator's rights.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The state directory of the cluster of machines.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The administrator's kubeconfig.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.directory.join("pki/admin.conf")
+    }
+
+    /// Runs a verb of `cargo xtask kube`: `cut 2`, `heal 2`, `stop-api`.
+    ///
+    /// # Errors
+    /// What it says.
+    pub async fn verb(&self, words: &[&str]) -> Result<String> {
+        let mut command = tokio::process::Command::new(&self.xtask);
+        command.arg("kube").args(words).env("KUBE_DIR", &self.directory).stdin(Stdio::null());
+        let output = command.output().await.context("cannot run xtask")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "kube {}: {said}", words.join(" "));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Runs a program with the administrator's kubeconfig: kubectl, or the plugin.
+    ///
+    /// # Errors
+    /// What it says.
+    pub async fn run(&self, program: &Path, words: &[&str]) -> Result<String> {
+        let mut command = tokio::process::Command::new(program);
+        command.args(words).env("KUBECONFIG", self.kubeconfig()).stdin(Stdio::null());
+        let output = command.output().await;
+        let output = output.with_context(|| format!("cannot run {}", program.display()))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}: {said}", words.join(" "));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// A program of Kubernetes, as `cargo xtask setup` has built it.
+    ///
+    /// # Errors
+    /// If it is not known where they are.
+    pub fn tool(&self, name: &str) -> Result<PathBuf> {
+        let directory =
+            std::env::var_os("MATRIARCH_TOOLS").context("MATRIARCH_TOOLS is not set")?;
+        Ok(PathBuf::from(directory).join(name))
+    }
+
+    /// Where a client on this node stands.
+    #[must_use]
+    pub fn place(node: &str) -> Place {
+        Place(Some(PathBuf::from(format!("/run/netns/matriarch-{node}"))))
+    }
+
+    /// The names of the nodes.
+    ///
+    /// # Errors
+    /// The API's.
+    pub async fn nodes(&self) -> Result<Vec<String>> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let all = nodes.list(&ListParams::default()).await?.items;
+        Ok(all.iter().map(ResourceExt::name_any).collect())
+    }
+}
+
+/// A namespace of a test: with Pod Security `restricted`, deleted when the test is over.
+pub struct Namespace {
+    kubernetes: Kubernetes,
+    name: String,
+}
+
+impl Namespace {
+    /// Makes the namespace, does the work, looks for errors that nobody expected in the logs, and
+    /// deletes the namespace. What a failed test leaves is written down first.
+    ///
+    /// # Errors
+    /// The test's own, or an unexpected line in a log.
+    pub async fn with(name: &str, work: impl AsyncFnOnce(&Self) -> Result<()>) -> Result<()> {
+        let kubernetes = Kubernetes::open().await?;
+        let namespace = Self { kubernetes, name: format!("e2e-{name}") };
+        namespace.delete().await?;
+        namespace.create().await?;
+        let begun = jiff::Timestamp::now();
+        // A panic is a failure like any other: what it leaves is collected as well.
+        let outcome = std::panic::AssertUnwindSafe(work(&namespace)).catch_unwind().await;
+        let outcome = outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("the test panicked")));
+        let outcome = match outcome {
+            Ok(()) => evidence::expect_quiet(&namespace.kubernetes, &namespace.name, begun).await,
+            Err(error) => Err(error),
+        };
+        if outcome.is_err() {
+            let directory = evidence::collect(&namespace.kubernetes, &namespace.name).await;
+            match directory {
+                Ok(directory) => eprintln!("what it left is in {}", directory.display()),
+                Err(error) => eprintln!("what it left cannot be collected: {error:#}"),
+            }
+        }
+        namespace.delete().await?;
+        outcome
+    }
+
+    async fn create(&self) -> Result<()> {
+        let object: NamespaceObject = serde_json::from_value(json!({"metadata": {
+            "name": self.name,
+            "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+        }}))?;
+        self.api().create(&PostParams::default(), &object).await?;
+        Ok(())
+    }
+
+    async fn delete(&self) -> Result<()> {
+        let api = self.api();
+        if api.get_opt(&self.name).await?.is_none() {
+            return Ok(());
+        }
+        api.delete(&self.name, &DeleteParams::background()).await?;
+        until("the namespace is gone", PATIENCE, async || {
+            Ok(api.get_opt(&self.name).await?.is_none())
+        })
+        .await
+    }
+
+    fn api(&self) -> Api<NamespaceObject> {
+        Api::all(self.kubernetes.client.clone())
+    }
+
+    /// The cluster of machines.
+    #[must_use]
+    pub fn kubernetes(&self) -> &Kubernetes {
+        &self.kubernetes
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Objects of a kind in it.
+    #[must_use]
+    pub fn objects<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.kubernetes.client.clone(), &self.name)
+    }
+
+    /// Creates a Cluster of the given spec, image and storage being given if they are missing.
+    ///
+    /// # Errors
+    /// The API's.
+    pub async fn cluster(&self, name: &str, spec: Value) -> Result<Database<'_>> {
+        let mut spec = spec;
+        if spec.get("imageName").is_none() && spec.get("imageCatalogRef").is_none() {
+            spec["imageName"] = json!("localhost/matriarch/postgresql:17");
+        }
+        if spec.get("storage").is_none() {
+            spec["storage"] = json!({"size": "512Mi"});
+        }
+        let object: Cluster = serde_json::from_value(json!({
+            "apiVersion": "matriarch.dev/v1", "kind": "Cluster",
+            "metadata": {"name": name, "namespace": self.name}, "spec": spec,
+        }))?;
+        let database = Database { namespace: self, name: name.to_owned() };
+        database.api().create(&PostParams::default(), &object).await?;
+        Ok(database)
+    }
+}
+
+/// A Cluster of Matriarch in a test's namespace.
+pub struct Database<'a> {
+    namespace: &'a Namespace,
+    name: String,
+}
+
+impl Database<'_> {
+    /// The Clusters of its namespace.
+    #[must_use]
+    pub fn api(&self) -> Api<Cluster> {
+        let client = self.namespace.kubernetes.client.clone();
+        Api::namespaced_with(client, &self.namespace.name, &Identity::Matriarch)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        self.namespace
+    }
+
+    /// The pods of its namespace.
+    #[must_use]
+    pub fn pods(&self) -> Api<Pod> {
+        self.namespace.objects()
+    }
+
+    /// Changes it by a merge patch.
+    ///
+    /// # Errors
+    /// The API's.
+    pub async fn change(&self, patch: Value) -> Result<()> {
+        self.api().patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        Ok(())
+    }
+
+    /// Its status, once that speaks of the spec as it is.
+    async fn fresh_status(&self) -> Result<Option<Value>> {
+        let cluster = self.api().get(&self.name).await?;
+        let status = serde_json::to_value(&cluster.status)?;
+        let fresh = status["observedGeneration"].as_i64() == cluster.metadata.generation;
+        Ok(fresh.then_some(status))
+    }
+
+    /// Waits until its status is as it should be.
+    ///
+    /// # Errors
+    /// If it never is: then with the status.
+    pub async fn status(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Result<Value> {
+        let begun = Instant::now();
+        let mut last = Value::Null;
+        while begun.elapsed() < PATIENCE {
+            // The API may be away in a test that takes it away.
+            if let Ok(Some(status)) = self.fresh_status().await {
+                if holds(&status) {
+                    return Ok(status);
+                }
+                last = status;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        bail!("never: {what}\n{last:#}")
+    }
+
+    /// Waits until it has so many instances, all of them healthy.
+    ///
+    /// # Errors
+    /// If it never has.
+    pub async fn healthy(&self, instances: usize) -> Result<Value> {
+        self.status(&format!("{instances} healthy instances"), |status| {
+            status["phase"] == "Cluster in healthy state"
+                && status["readyInstances"] == instances
+                && status["instanceNames"].as_array().map(Vec::len) == Some(instances)
+        })
+        .await
+    }
+
+    /// The instance that the status names as primary.
+    ///
+    /// # Errors
+    /// If it names none.
+    pub async fn primary(&self) -> Result<String> {
+        let cluster = self.api().get(&self.name).await?;
+        let status = serde_json::to_value(&cluster.status)?;
+        let primary = status["currentPrimary"].as_str().context("no primary")?;
+        Ok(primary.to_owned())
+    }
+
+    /// Some instance that is not the primary.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub async fn standby(&self) -> Result<String> {
+        let primary = self.primary().await?;
+        let status = self.api().get(&self.name).await?.status;
+        let status = serde_json::to_value(status)?;
+        let names = status["instanceNames"].as_array().cloned().unwrap_or_default();
+        let mut names = names.iter().filter_map(Value::as_str);
+        Ok(names.find(|name| *name != primary).context("no standby")?.to_owned())
+    }
+
+    /// The node of a pod.
+    ///
+    /// # Errors
+    /// If it has none.
+    pub async fn node_of(&self, pod: &str) -> Result<String> {
+        let pod = self.pods().get(pod).await?;
+        pod.spec.and_then(|spec| spec.node_name).context("the pod has no node")
+    }
+
+    /// A place on another node than the primary's.
+    ///
+    /// # Errors
+    /// If there is no other.
+    pub async fn elsewhere(&self) -> Result<Place> {
+        let near = self.node_of(&self.primary().await?).await?;
+        let nodes = self.namespace.kubernetes.nodes().await?;
+        let other = nodes.into_iter().find(|node| *node != near).context("no other node")?;
+        Ok(Kubernetes::place(&other))
+    }
+
+    /// libpq's connection string for the application, from its Secret and the Service `-rw`, with
+    /// full verification. Password and authority are in files of the test's own.
+    ///
+    /// # Errors
+    /// If the Secret or the Service is not there.
+    pub async fn connection_string(&self) -> Result<String> {
+        let secrets: Api<Secret> = self.namespace.objects();
+        let secret = secrets.get(&format!("{}-app", self.name)).await?;
+        let data = secret.data.unwrap_or_default();
+        let value = |key: &str| -> Result<String> {
+            let bytes = data.get(key).with_context(|| format!("the Secret has no {key}"))?;
+            Ok(String::from_utf8(bytes.0.clone())?)
+        };
+        let directory = self.namespace.kubernetes.directory.join("clients");
+        let directory = directory.join(&self.namespace.name);
+        std::fs::create_dir_all(&directory)?;
+        let (passfile, authority) = (directory.join("pgpass"), directory.join("ca.crt"));
+        std::fs::write(&passfile, format!("*:*:*:*:{}", value("password")?))?;
+        std::fs::write(&authority, value("ca.crt")?)?;
+        let services: Api<Service> = self.namespace.objects();
+        let service = services.get(&format!("{}-rw", self.name)).await?;
+        let address = service.spec.and_then(|spec| spec.cluster_ip).context("no cluster IP")?;
+        Ok(format!(
+            "host={}-rw.{}.svc hostaddr={address} port=5432 dbname={} user={} \
+             sslmode=verify-full sslrootcert={} passfile={}",
+            self.name,
+            self.namespace.name,
+            value("dbname")?,
+            value("username")?,
+            authority.display(),
+            passfile.display()
+        ))
+    }
+
+    /// A client that writes, on another node than the primary's.
+    ///
+    /// # Errors
+    /// If it cannot begin.
+    pub async fn writer(&self) -> Result<Writer> {
+        let place = self.elsewhere().await?;
+        Writer::start_at(&place, &self.connection_string().await?).await
+    }
+
+    /// Asks through `-rw` from another node than the primary's.
+    ///
+    /// # Errors
+    /// PostgreSQL's.
+    pub async fn sql(&self, sql: &str) -> Result<String> {
+        let place = self.elsewhere().await?;
+        let rows = writer::query(&place, &self.connection_string().await?, sql).await?;
+        Ok(rows.join("\n"))
+    }
+
+    /// Waits until SQL through `-rw` gives this answer.
+    ///
+    /// # Errors
+    /// If it never does.
+    pub async fn answer(&self, sql: &str, wanted: &str) -> Result<()> {
+        let begun = Instant::now();
+        let mut last = String::new();
+        while begun.elapsed() < PATIENCE {
+            match self.sql(sql).await {
+                Ok(answer) if answer == wanted => return Ok(()),
+                Ok(answer) => last = answer,
+                Err(error) => last = format!("{error:#}"),
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        bail!("{sql}: {last:?}, not {wanted:?}")
+    }
+}
+
+/// Waits until something holds.
+///
+/// # Errors
+/// If it never does, with the last reason why it could not be asked.
+pub async fn until(
+    what: &str,
+    limit: Duration,
+    holds: impl AsyncFn() -> Result<bool>,
+) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let last = match holds().await {
+            Ok(true) => return Ok(()),
+            Ok(false) => None,
+            Err(error) => Some(error),
+        };
+        if begun.elapsed() > limit {
+            let failure = anyhow::anyhow!("never: {what}");
+            return Err(last.map_or(failure, |error| error.context(format!("never: {what}"))));
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
