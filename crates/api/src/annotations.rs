@@ -16,6 +16,8 @@ pub enum Annotation {
     ReloadedAt,
     /// On a Cluster: `disabled` lets the operator leave it alone.
     ReconciliationLoop,
+    /// On a Cluster: `on` removes its pods and keeps its volumes, `off` brings them back.
+    Hibernation,
     /// On objects: version of the operator that made them.
     OperatorVersion,
     /// On volumes: number of the instance.
@@ -35,6 +37,7 @@ impl Annotation {
             Self::FencedInstances => "fencedInstances",
             Self::ReloadedAt => "reloadedAt",
             Self::ReconciliationLoop => "reconciliationLoop",
+            Self::Hibernation => "hibernation",
             Self::OperatorVersion => "operatorVersion",
             Self::NodeSerial => "nodeSerial",
             Self::PvcStatus => "pvcStatus",
@@ -51,6 +54,14 @@ impl Annotation {
 
 /// Value of [`Annotation::ReconciliationLoop`] that stops the operator's work on a cluster.
 pub const RECONCILIATION_DISABLED: &str = "disabled";
+
+/// Values of [`Annotation::Hibernation`].
+pub mod hibernation {
+    /// No pods.
+    pub const ON: &str = "on";
+    /// As usual.
+    pub const OFF: &str = "off";
+}
 
 /// Which instances the user has fenced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -57,6 +57,12 @@ impl ConditionType {
     }
 }
 
+/// The cluster has no pods, as its user wants.
+pub const HIBERNATED: &str = "Hibernated";
+/// The cluster is on its way into hibernation.
+pub const DELETING_PODS: &str = "DeletingPods";
+/// The cluster does not hibernate before it is healthy.
+pub const WAITING_TO_HIBERNATE: &str = "WaitingForHealthyCluster";
 /// `Ready` is true.
 pub const CLUSTER_IS_READY: &str = "ClusterIsReady";
 /// `Ready` is false.

@@ -33,6 +33,8 @@ pub struct InstanceSpec {
     pub fenced: bool,
     /// The instance is about to be removed: it leaves the cohort and is no successor.
     pub leaving: bool,
+    /// It is nobody's successor, and does not run for the Lease.
+    pub excluded: bool,
     /// A switchover that the holder of the Lease is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub switchover: Option<SwitchoverRequest>,

@@ -18,6 +18,8 @@ pub mod event {
     pub const UPGRADING_INSTANCE: &str = "UpgradingInstance";
     /// PostgreSQL is being restarted.
     pub const RESTARTING: &str = "ReStarting";
+    /// The cluster goes into hibernation.
+    pub const HIBERNATING: &str = "Hibernating";
     /// A pod is being deleted.
     pub const DELETE_POD: &str = "DeletePod";
     /// Volumes are being deleted.

@@ -8,6 +8,7 @@
 pub mod error;
 pub mod explain;
 pub mod fencing;
+pub mod hibernate;
 pub mod logs;
 pub mod measured;
 pub mod observed;
@@ -36,6 +37,8 @@ pub enum Verb {
     Reload(reload::Arguments),
     /// Stops PostgreSQL of instances and keeps it stopped, or lets it start again.
     Fencing(fencing::Arguments),
+    /// Removes the pods of a cluster and keeps its volumes, or brings them back.
+    Hibernate(hibernate::Arguments),
     /// Opens psql on the primary.
     Psql(psql::Arguments),
     /// Prints the logs of a cluster or of one instance.
@@ -55,6 +58,7 @@ impl Verb {
             Self::Restart(arguments) => &arguments.connection,
             Self::Reload(arguments) => &arguments.connection,
             Self::Fencing(arguments) => &arguments.connection,
+            Self::Hibernate(arguments) => &arguments.connection,
             Self::Psql(arguments) => &arguments.connection,
             Self::Logs(arguments) => &arguments.connection,
             Self::Plan(arguments) => &arguments.connection,
@@ -74,6 +78,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result<(), Error> {
         Verb::Restart(arguments) => restart::run(session, &arguments).await,
         Verb::Reload(arguments) => reload::run(session, &arguments).await,
         Verb::Fencing(arguments) => fencing::run(session, &arguments).await,
+        Verb::Hibernate(arguments) => hibernate::run(session, &arguments).await,
         Verb::Psql(arguments) => psql::run(session, &arguments).await,
         Verb::Logs(arguments) => logs::run(session, &arguments).await,
         Verb::Plan(arguments) => Box::pin(plan::run(session, &arguments)).await,

@@ -1,7 +1,9 @@
 //! The plugin's verbs, on a kubeconfig or on a state directory of one-machine mode.
 
 use clap::{Args, Subcommand};
-use matriarch_cli::{Session, Verb, explain, fencing, logs, plan, promote, reload, restart};
+use matriarch_cli::{
+    Session, Verb, explain, fencing, hibernate, logs, plan, promote, reload, restart,
+};
 use matriarch_local::up::kubeconfig;
 
 use crate::arguments::Place;
@@ -17,6 +19,8 @@ pub enum LocalPlugin {
     Reload(InPlace<reload::Arguments>),
     /// Stops PostgreSQL of instances and keeps it stopped, or lets it start again.
     Fencing(InPlace<fencing::Arguments>),
+    /// Removes the pods of a cluster and keeps its volumes, or brings them back.
+    Hibernate(InPlace<hibernate::Arguments>),
     /// Prints the logs of a cluster or of one instance.
     Logs(InPlace<logs::Arguments>),
     /// Shows what a changed Cluster would do, without writing anything.
@@ -44,6 +48,7 @@ impl LocalPlugin {
             Self::Restart(verb) => (verb.place, Verb::Restart(verb.arguments)),
             Self::Reload(verb) => (verb.place, Verb::Reload(verb.arguments)),
             Self::Fencing(verb) => (verb.place, Verb::Fencing(verb.arguments)),
+            Self::Hibernate(verb) => (verb.place, Verb::Hibernate(verb.arguments)),
             Self::Logs(verb) => (verb.place, Verb::Logs(verb.arguments)),
             Self::Plan(verb) => (verb.place, Verb::Plan(verb.arguments)),
             Self::Explain(verb) => (verb.place, Verb::Explain(verb.arguments)),

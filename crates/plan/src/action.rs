@@ -53,6 +53,8 @@ pub struct Directive {
     pub fenced: bool,
     /// It is about to be removed.
     pub leaving: bool,
+    /// It is nobody's successor.
+    pub excluded: bool,
     /// Hand the Lease over: id of the request and the successor, if one is named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub switchover: Option<(String, Option<InstanceName>)>,

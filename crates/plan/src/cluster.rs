@@ -4,8 +4,8 @@ use crate::action::Plan;
 use crate::report::{Activity, Block, Step, StepReport};
 use crate::spec::Wanted;
 use crate::steps::{
-    Draft, View, access, bootstrap, directives, failover, labels, members, pods, rollout, services,
-    storage, switchover,
+    Draft, View, access, bootstrap, directives, failover, hibernation, labels, members, pods,
+    rollout, services, storage, switchover,
 };
 use crate::world::World;
 
@@ -36,6 +36,12 @@ pub fn plan(world: &World) -> Plan {
     let view = View { world, spec };
     let admitted = access::step(&view, &mut draft);
     if admitted.is_break() {
+        labels::step(world, &mut draft);
+        return draft.finish(world);
+    }
+    if hibernation::step(&view, &mut draft).is_break() {
+        services::step(&view, &mut draft);
+        directives::step(&view, &mut draft);
         labels::step(world, &mut draft);
         return draft.finish(world);
     }

@@ -24,6 +24,9 @@ pub struct Memory {
     /// A switchover under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub switchover: Option<Switchover>,
+    /// The cluster is hibernating, or on its way there.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub hibernating: bool,
     /// The last holder of the Lease that was seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_primary: Option<InstanceName>,

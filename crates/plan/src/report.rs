@@ -76,6 +76,8 @@ pub enum Step {
     Bootstrap,
     /// Who belongs to the cluster.
     Members,
+    /// The way into hibernation.
+    Hibernation,
     /// Volumes.
     Storage,
     /// Pods.
@@ -132,6 +134,8 @@ pub enum Did {
     CreatePod(InstanceName),
     /// A pod is deleted to be made anew: why.
     ReplacePod(InstanceName, String),
+    /// The pod of a cluster that hibernates is deleted.
+    RemovePod(InstanceName),
     /// A volume is made.
     CreateVolume(InstanceName),
     /// Volumes of an instance that has left are deleted.
@@ -206,6 +210,10 @@ pub enum Wait {
     },
     /// Somebody to take the Lease.
     Election,
+    /// All instances to be well, before the cluster may hibernate; those that are not.
+    HealthyToHibernate(BTreeSet<InstanceName>),
+    /// The primary to stop, and standbys to receive the rest.
+    Hibernation,
     /// Agents to take note of changed Secrets.
     Secret(SecretRole),
 }

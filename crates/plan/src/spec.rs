@@ -43,6 +43,8 @@ pub struct Spec {
     pub retain_volumes: bool,
     /// Whom the user has fenced.
     pub fenced: Fenced,
+    /// The user wants the volumes alone, and no pods (annotation `hibernation`).
+    pub hibernated: bool,
     /// The user asked the operator to keep its hands off (`reconciliationLoop: disabled`).
     pub paused: bool,
     /// Hash over what a pod made now would be, apart from its names.

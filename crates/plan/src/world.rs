@@ -164,6 +164,8 @@ pub struct Report {
     pub role: Role,
     /// What it is doing.
     pub state: State,
+    /// It speaks of the directive as it stands: its agent has read that.
+    pub heeds: bool,
     /// Its walreceiver streams.
     pub streaming: bool,
     /// Hash of the configuration that PostgreSQL has loaded.

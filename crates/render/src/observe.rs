@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use matriarch_api::annotations::{Annotation, RESTARTED_AT};
-use matriarch_api::instance::{InstanceRole, InstanceState, InstanceStatus};
+use matriarch_api::instance::{InstanceRole, InstanceState};
 use matriarch_api::labels::{self, Label};
 use matriarch_api::{Instance as InstanceObject, names, phases};
 use matriarch_plan::action::VolumeRole;
@@ -255,7 +255,7 @@ fn instances(
     for object in objects.instances.iter().flatten() {
         entry(object.name(), &mut |instance| {
             instance.directive = Seen::Known(directive(owner, resolved, object));
-            instance.report = report(object.status.as_ref(), &instance.pod);
+            instance.report = report(object, &instance.pod);
         });
     }
     for object in objects.claims.iter().flatten() {
@@ -294,8 +294,8 @@ fn directive(owner: &Owner<'_>, resolved: &Resolved, object: &InstanceObject) ->
 }
 
 /// The agent's report; of the past if its pod is another one, or gone.
-fn report(status: Option<&InstanceStatus>, pod: &Seen<Pod>) -> Seen<Report> {
-    let Some(status) = status else { return Seen::Absent };
+fn report(object: &InstanceObject, pod: &Seen<Pod>) -> Seen<Report> {
+    let Some(status) = &object.status else { return Seen::Absent };
     let outcome = |outcome: &matriarch_api::instance::RequestOutcome| Outcome {
         id: outcome.id.clone(),
         done: outcome.done,
@@ -320,6 +320,7 @@ fn report(status: Option<&InstanceStatus>, pod: &Seen<Pod>) -> Seen<Report> {
             InstanceState::Fenced => State::Fenced,
             InstanceState::Failed => State::Failed,
         },
+        heeds: object.metadata.generation == Some(status.observed_generation),
         streaming: status.streaming,
         configuration_hash: status.loaded_configuration_hash.clone(),
         pending_restart: status.pending_restart.clone(),

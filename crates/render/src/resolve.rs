@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use matriarch_api::annotations::{
-    self, Annotation, RECONCILIATION_DISABLED, RESTARTED_AT, parse_fenced,
+    self, Annotation, RECONCILIATION_DISABLED, RESTARTED_AT, hibernation, parse_fenced,
 };
 use matriarch_api::cluster::{
     ClusterSpec, DataDurability, LogLevel, PrimaryUpdateMethod, PrimaryUpdateStrategy,
@@ -176,8 +176,9 @@ pub fn resolve(owner: &Owner<'_>) -> Resolved {
         alternative_names: user.certificates.clone().unwrap_or_default().server_alt_dns_names,
     };
     let fenced = fenced(owner, &mut findings);
+    let hibernated = hibernated(owner, &mut findings);
     resolved.wanted = if findings.all.is_empty() {
-        Wanted::Valid(Box::new(planner_spec(owner, &resolved, fenced)))
+        Wanted::Valid(Box::new(planner_spec(owner, &resolved, fenced, hibernated)))
     } else {
         findings.all.sort();
         findings.all.dedup();
@@ -205,7 +206,20 @@ fn fenced(owner: &Owner<'_>, findings: &mut Findings) -> Fenced {
     }
 }
 
-fn planner_spec(owner: &Owner<'_>, resolved: &Resolved, fenced: Fenced) -> Spec {
+fn hibernated(owner: &Owner<'_>, findings: &mut Findings) -> bool {
+    let key = owner.annotation(Annotation::Hibernation);
+    match annotation(owner, &key).as_deref() {
+        Some(hibernation::ON) => true,
+        Some(hibernation::OFF) | None => false,
+        Some(other) => {
+            let text = format!("{other:?} is neither \"on\" nor \"off\"");
+            findings.add(&format!("metadata.annotations[{key}]"), text);
+            false
+        }
+    }
+}
+
+fn planner_spec(owner: &Owner<'_>, resolved: &Resolved, fenced: Fenced, hibernated: bool) -> Spec {
     let user = &owner.cluster.spec;
     let paused = annotation(owner, &owner.annotation(Annotation::ReconciliationLoop))
         .is_some_and(|value| value == RECONCILIATION_DISABLED);
@@ -215,6 +229,7 @@ fn planner_spec(owner: &Owner<'_>, resolved: &Resolved, fenced: Fenced) -> Spec 
         wal_volume: resolved.wal_volume,
         retain_volumes: resolved.retain_volumes,
         fenced,
+        hibernated,
         paused,
         pod_stamp: crate::objects::pod::stamp(owner, resolved),
         configuration_hash: resolved.template.configuration_hash.clone(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use matriarch_api::annotations::Annotation;
 use matriarch_api::cluster::{
     CertificatesStatus, ClusterStatus, Effective, EffectiveSynchronous, InstanceReportedState,
     Memory as StoredMemory, RetainPolicy,
@@ -247,14 +248,14 @@ pub fn new_warnings(report: &Report, before: Option<&ClusterStatus>) -> Vec<stor
 }
 
 struct Wish {
-    kind: &'static str,
+    kind: String,
     holds: Option<bool>,
     reason: &'static str,
     message: String,
 }
 
 fn wish(kind: ConditionType, holds: bool, reason: &'static str, message: String) -> Wish {
-    Wish { kind: kind.name(), holds: Some(holds), reason, message }
+    Wish { kind: kind.name().to_owned(), holds: Some(holds), reason, message }
 }
 
 fn wanted_conditions(
@@ -293,15 +294,38 @@ fn wanted_conditions(
     wishes.push(configuration(resolved, world, report));
     wishes.push(system_id(world, report));
     wishes.push(protected(instances, report));
+    wishes.extend(hibernation(owner, world, plan));
     if let Some(finding) = outcome.findings.first() {
         wishes.push(Wish {
-            kind: PLANNER_BUG,
+            kind: PLANNER_BUG.to_owned(),
             holds: Some(true),
             reason: PLANNER_BUG,
             message: format!("{} ({}); nothing is executed", finding.message, finding.rule),
         });
     }
     wishes
+}
+
+/// There only while the user wants the cluster to sleep; type and reasons are CloudNativePG's.
+fn hibernation(owner: &Owner<'_>, world: &World, plan: &Plan) -> Option<Wish> {
+    let Wanted::Valid(spec) = &world.wanted else { return None };
+    if !spec.hibernated {
+        return None;
+    }
+    let asleep =
+        plan.memory.hibernating
+            && plan.memory.members.keys().all(|name| {
+                world.instances.get(name).is_none_or(|instance| instance.pod.is_absent())
+            });
+    let (reason, message) = match (asleep, plan.memory.hibernating) {
+        (true, _) => (conditions::HIBERNATED, "Cluster has been hibernated"),
+        (false, true) => (conditions::DELETING_PODS, "Hibernation is in progress"),
+        (false, false) => {
+            (conditions::WAITING_TO_HIBERNATE, "The cluster hibernates once it is healthy")
+        }
+    };
+    let kind = owner.annotation(Annotation::Hibernation);
+    Some(Wish { kind, holds: Some(asleep), reason, message: message.to_owned() })
 }
 
 /// Condition that says that the second opinion held a plan back; there only while it does.
@@ -372,7 +396,7 @@ fn system_id(world: &World, report: &Report) -> Wish {
         _ => (Some(false), conditions::MISMATCH),
     };
     let message = ids.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(", ");
-    Wish { kind: ConditionType::ConsistentSystemId.name(), holds, reason, message }
+    Wish { kind: ConditionType::ConsistentSystemId.name().to_owned(), holds, reason, message }
 }
 
 fn protected(instances: usize, report: &Report) -> Wish {
@@ -407,7 +431,7 @@ fn merge_conditions(
             .filter(|old| old.status == status)
             .map_or(Time(*now), |old| old.last_transition_time.clone());
         merged.push(Condition {
-            type_: wish.kind.to_owned(),
+            type_: wish.kind,
             status: status.to_owned(),
             reason: wish.reason.to_owned(),
             message: wish.message,

@@ -58,6 +58,10 @@ fn did(did: &Did) -> Option<Event> {
             let note = format!("Replacing pod {name}: {why}");
             about(name, event::UPGRADING_INSTANCE, "Replace", note)
         }
+        Did::RemovePod(name) => {
+            let note = format!("Removing pod {name}: the cluster hibernates");
+            about(name, event::HIBERNATING, "Hibernate", note)
+        }
         Did::DeleteVolumes(name) => {
             about(name, event::DELETE_PVCS, "Delete", format!("Deleting the volumes of {name}"))
         }
@@ -274,6 +278,20 @@ fn wait_entry(wait: &Wait) -> BlockedBy {
             blocked::OPERATION_IN_PROGRESS,
             names.first().and_then(instance),
             format!("Not ready yet: {}", list(names)),
+        ),
+        Wait::HealthyToHibernate(names) => {
+            let which = if names.is_empty() { "its primary".to_owned() } else { list(names) };
+            entry(
+                blocked::OPERATION_IN_PROGRESS,
+                names.first().and_then(instance),
+                format!("The cluster hibernates once it is healthy; not ready yet: {which}"),
+            )
+        }
+        Wait::Hibernation => entry(
+            blocked::OPERATION_IN_PROGRESS,
+            None,
+            "The primary stops, and the standbys receive its last records, before pods are removed"
+                .to_owned(),
         ),
         Wait::Cohort(name) => entry(
             blocked::OPERATION_IN_PROGRESS,

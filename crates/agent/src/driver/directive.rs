@@ -139,7 +139,7 @@ pub fn directive(known: &Known, own: &str) -> plan::Directive {
         fenced: spec.fenced,
         leaving: spec.leaving || known.deleting,
         cluster_gone: known.cluster_gone,
-        excluded: false,
+        excluded: spec.excluded,
         delayed: false,
         // A new agent is not to carry out again what one before it reported as done.
         switchover: spec

@@ -23,10 +23,27 @@ async fn the_verbs_do_what_they_say() -> Result<()> {
     fences(&machine).await?;
     promotes(&machine).await?;
     restarts(&machine).await?;
+    hibernates(&machine).await?;
     let tally = writer.finish().await?;
     println!("{tally:?}");
     ensure!(tally.lost.is_empty(), "rows are lost: {:?}", tally.lost);
     machine.stop(PATIENCE).await
+}
+
+/// All pods go while a client writes, the volumes stay, and nothing is lost when it wakes up.
+async fn hibernates(machine: &Machine) -> Result<()> {
+    has(&machine.plugin(&["hibernate", "status", CLUSTER])?, &["does not hibernate"])?;
+    has(&machine.plugin(&["hibernate", "on", CLUSTER])?, &["will hibernate", "hibernate off"])?;
+    let begun = Instant::now();
+    while !machine.plugin(&["hibernate", "status", CLUSTER])?.contains("has been hibernated") {
+        ensure!(begun.elapsed() < PATIENCE, "it does not hibernate:\n{}", machine.printed());
+        sleep(Duration::from_millis(200)).await;
+    }
+    ensure!(machine.pods()?.is_empty(), "pods are left: {:?}", machine.pods()?);
+    let volumes = std::fs::read_dir(machine.state().join("volumes"))?.count();
+    ensure!(volumes == 3, "{volumes} volumes");
+    has(&machine.plugin(&["hibernate", "off", CLUSTER])?, &["wakes up"])?;
+    machine.healed(PATIENCE).await
 }
 
 fn has(text: &str, wanted: &[&str]) -> Result<()> {

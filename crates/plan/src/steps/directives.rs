@@ -11,6 +11,10 @@ use crate::world::InstanceName;
 /// Makes every member's Instance say what was decided.
 pub fn step(view: &View<'_>, draft: &mut Draft) {
     let mut report = StepReport::new(Step::Directives);
+    // What a cluster that hibernates is to be told depends on what cannot be seen.
+    if draft.memory.hibernating && draft.hibernation.is_none() {
+        return;
+    }
     let members: BTreeSet<InstanceName> = draft.memory.members.keys().cloned().collect();
     let mut unready = BTreeSet::new();
     for name in &members {
@@ -24,7 +28,7 @@ pub fn step(view: &View<'_>, draft: &mut Draft) {
             Some(Seen::Stale(_) | Seen::Unknown { .. }) => false,
         };
         let ready = view.is_ready(name);
-        if !ready && !directive.fenced && !directive.leaving {
+        if !ready && !directive.fenced && !directive.leaving && draft.hibernation.is_none() {
             unready.insert(name.clone());
         }
         if due {
@@ -68,7 +72,7 @@ fn directive(
         .as_ref()
         .filter(|wish| wish.from == *name)
         .map(|wish| (wish.id.clone(), wish.to.clone()));
-    Some(Directive {
+    let mut directive = Directive {
         serial: member.serial,
         members: members.clone(),
         initdb: first,
@@ -77,7 +81,12 @@ fn directive(
         leaving: member.leaving,
         switchover,
         restart: member.restart.clone(),
-    })
+        excluded: false,
+    };
+    if let Some(hibernation) = &draft.hibernation {
+        hibernation.apply(name, &mut directive);
+    }
+    Some(directive)
 }
 
 fn listen(view: &View<'_>, name: &InstanceName, report: &mut StepReport) {

@@ -12,6 +12,7 @@ pub mod access;
 pub mod bootstrap;
 pub mod directives;
 pub mod failover;
+pub mod hibernation;
 pub mod labels;
 pub mod members;
 pub mod pods;
@@ -72,6 +73,8 @@ pub struct Draft {
     /// An instance is to be stopped, restarted or removed in this pass, or one that was has not
     /// come back: nothing else may be disrupted.
     pub disrupted: bool,
+    /// The cluster is on its way into hibernation, or there.
+    pub hibernation: Option<hibernation::Hibernation>,
     stages: BTreeMap<StageOrder, Vec<Action>>,
     steps: Vec<StepReport>,
     activity: Activity,
@@ -85,6 +88,7 @@ impl Draft {
             memory: world.memory.clone(),
             directives: BTreeMap::new(),
             disrupted: false,
+            hibernation: None,
             stages: BTreeMap::new(),
             steps: Vec::new(),
             activity: Activity::Healthy,

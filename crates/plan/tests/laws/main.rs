@@ -91,6 +91,58 @@ fn surplus_instances_leave_one_by_one_and_never_the_primary() {
 }
 
 #[test]
+fn a_cluster_that_hibernates_stops_its_primary_first_and_keeps_its_volumes() {
+    let mut model = healthy(3);
+    model.spec().hibernated = true;
+    let mut removed = Vec::new();
+    for _ in 0..ROUNDS {
+        let planned = checked(&model.world);
+        let serving = model.world.holder().cloned();
+        for action in actions(&planned) {
+            match action {
+                Action::Direct { instance, directive } if directive.fenced => {
+                    let told = |name: &InstanceName| {
+                        let facts = model.world.instances[name].directive.known();
+                        facts.is_some_and(|facts| facts.directive.excluded)
+                    };
+                    let others = [name(2), name(3)];
+                    let first = serving.is_none() || serving.as_ref() == Some(instance);
+                    assert!(first && others.iter().all(told), "{instance} stops too early");
+                }
+                Action::DeletePod { instance, .. } => {
+                    assert_eq!(serving, None, "the primary has stopped before");
+                    removed.push(instance.clone());
+                }
+                _ => {}
+            }
+        }
+        model.execute(&planned, usize::MAX);
+        model.live();
+    }
+    removed.sort();
+    assert_eq!(removed, [name(1), name(2), name(3)]);
+    assert!(model.world.instances.values().all(|i| i.pod.is_absent() && i.data.known().is_some()));
+    // It wakes up with the same instances, and only then is the number of them changed.
+    model.spec().instances = 2;
+    let asleep = checked(&model.world);
+    assert!(asleep.memory.hibernating && actions(&asleep).is_empty(), "{asleep:#?}");
+    model.spec().hibernated = false;
+    let awake = settle(&mut model);
+    assert_eq!(awake.report.ready.len(), 2);
+}
+
+#[test]
+fn a_cluster_that_is_not_well_does_not_hibernate() {
+    let mut model = healthy(3);
+    model.lose_pod(&name(3));
+    model.spec().hibernated = true;
+    let planned = checked(&model.world);
+    assert!(!planned.memory.hibernating);
+    let made = actions(&planned).iter().any(|a| matches!(a, Action::CreatePod { .. }));
+    assert!(made, "what is missing is made first: {planned:#?}");
+}
+
+#[test]
 fn the_lease_is_made_once_and_never_again() {
     let mut model = healthy(3);
     model.world.lease = Seen::Absent;

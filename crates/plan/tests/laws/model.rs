@@ -33,6 +33,7 @@ pub fn spec(instances: u32) -> Spec {
         wal_volume: false,
         retain_volumes: false,
         fenced: Fenced::None,
+        hibernated: false,
         paused: false,
         pod_stamp: "stamp".to_owned(),
         configuration_hash: "hash".to_owned(),
@@ -273,8 +274,10 @@ impl Model {
         let Seen::Known(lease) = self.world.lease.clone() else { return };
         let leaving =
             |name: &InstanceName| self.told(name).is_some_and(|facts| facts.directive.leaving);
+        let excluded =
+            |name: &InstanceName| self.told(name).is_some_and(|facts| facts.directive.excluded);
         let fit: Vec<InstanceName> =
-            running.iter().filter(|name| !leaving(name)).cloned().collect();
+            running.iter().filter(|name| !leaving(name) && !excluded(name)).cloned().collect();
         let mut holder = lease.holder.clone();
         if !lease.filled {
             let first = |name: &&InstanceName| {
@@ -321,6 +324,7 @@ impl Model {
         let Some(facts) = instance.directive.known() else { return };
         let mut report = instance.report.last().cloned().unwrap_or_default();
         report.secret_versions = versions;
+        report.heeds = true;
         let serves = running && filled && primary_there;
         pod.ready = serves;
         if facts.directive.fenced {

@@ -27,6 +27,7 @@ pub fn spec(
     spec.bootstrap_primary = directive.bootstrap_primary;
     spec.fenced = directive.fenced;
     spec.leaving = directive.leaving;
+    spec.excluded = directive.excluded;
     spec.switchover = directive.switchover.as_ref().map(|(id, to)| SwitchoverRequest {
         id: id.clone(),
         to: to.as_ref().map(|to| to.as_str().to_owned()),
@@ -49,6 +50,7 @@ pub fn directive(spec: &InstanceSpec) -> Directive {
         bootstrap_primary: spec.bootstrap_primary,
         fenced: spec.fenced,
         leaving: spec.leaving,
+        excluded: spec.excluded,
         switchover: spec
             .switchover
             .as_ref()
