@@ -1,6 +1,7 @@
 //! The project's only entry point for developers: `cargo xtask <verb>`.
 
 mod command;
+mod image;
 mod paths;
 mod setup;
 mod suite;
@@ -51,6 +52,11 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Make images for the test cluster, without Docker: `operator`, or all if none is named.
+    Image {
+        /// Which images.
+        names: Vec<image::Name>,
+    },
     /// Write the generated files: CRDs and the API reference.
     Gen {
         /// Fail if a file would change, and write nothing.
@@ -82,6 +88,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Ci => suite::run_in_ci()?,
         Verb::Sim { arguments } => return suite::simulate(&arguments),
         Verb::Bench { arguments } => return suite::bench(&arguments),
+        Verb::Image { names } => image::run(&names)?,
         Verb::Gen { check } => suite::generate(check)?,
         Verb::Tidy => tidy::run()?,
     }

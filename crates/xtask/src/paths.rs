@@ -33,6 +33,14 @@ pub fn kubernetes_tools() -> PathBuf {
     cache().join("tools").join(format!("kubernetes-{minor}"))
 }
 
+/// What the test cluster is made of, its state and its images; `KUBE_DIR` names another place.
+pub fn kube() -> PathBuf {
+    match std::env::var_os("KUBE_DIR").filter(|text| !text.is_empty()) {
+        Some(directory) => std::path::absolute(&directory).unwrap_or_else(|_| directory.into()),
+        None => workspace().join("target/kube"),
+    }
+}
+
 /// PostgreSQL's programs of other Debian releases. PostgreSQL never runs as root, and root's home
 /// is closed to others, so root keeps them in a system directory.
 pub fn postgresql_cache() -> PathBuf {

@@ -127,7 +127,7 @@ const SHIPPED_FLAGS: &str = "-C target-feature=+crt-static -C relocation-model=p
 /// The programs as images get them: for their size, and linked statically, because any image with
 /// PostgreSQL in it has to do (traps P2, P5). The target is named, else procedural macros would be
 /// linked so too. The directory that holds them.
-fn shipped() -> Result<PathBuf> {
+pub fn shipped() -> Result<PathBuf> {
     let target = host()?;
     let words = ["build", "--release", "--target", &target];
     let packages = ["--package", "matriarch", "--package", "matriarch-e2e"];
