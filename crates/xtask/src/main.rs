@@ -52,7 +52,7 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Make images for the test cluster, without Docker: `operator`, or all if none is named.
+    /// Make images for the test cluster, without Docker: those named, or all.
     Image {
         /// Which images.
         names: Vec<image::Name>,

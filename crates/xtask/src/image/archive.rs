@@ -33,6 +33,10 @@ pub struct Image<'a> {
     pub config: Config,
     /// Its file system, lowest layer first.
     pub layers: Vec<&'a Layer>,
+    /// The signal that asks its process 1 to stop; SIGTERM if none.
+    pub stop_signal: Option<String>,
+    /// Directories for which a node makes a volume where the pod mounts none.
+    pub volumes: Vec<String>,
 }
 
 /// A tar of files, known by the SHA-256 of its bytes.
@@ -43,7 +47,7 @@ pub struct Layer {
 }
 
 /// What Debian gives root, and what every image has that says nothing.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Writes the files below `root` as an image `name` of one layer to the archive `out`.
 ///
@@ -52,13 +56,18 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// # Errors
 /// `root` cannot be read, `out` cannot be written, or tar or sha256sum is missing.
 pub fn archive(root: &Path, name: &str, out: &Path, config: &Config) -> Result<()> {
-    let parts = parts(out);
-    let written = (|| {
-        let layer = Layer::pack(root, &parts)?;
-        let names = vec![name.to_owned()];
-        write(&[Image { names, config: config.clone(), layers: vec![&layer] }], out)
-    })();
-    remove(&parts)?;
+    let layers = out.with_extension("layers");
+    let written = Layer::pack(root, &layers).and_then(|layer| {
+        let image = Image {
+            names: vec![name.to_owned()],
+            config: config.clone(),
+            layers: vec![&layer],
+            stop_signal: None,
+            volumes: Vec::new(),
+        };
+        write(&[image], out)
+    });
+    super::remove(&layers)?;
     written
 }
 
@@ -81,8 +90,24 @@ impl Layer {
 
 /// Writes images into the one archive `out`.
 pub fn write(images: &[Image<'_>], out: &Path) -> Result<()> {
-    let parts = parts(out).join("archive");
-    make(&parts)?;
+    let parts = out.with_extension("parts");
+    super::remove(&parts)?;
+    let written = gather(images, &parts).and_then(|()| {
+        let new = out.with_extension("new");
+        let mut tar = Command::new("tar");
+        tar.args(["--create", "--format=gnu", "--owner=0", "--group=0"]);
+        tar.args(["--sort=name", "--mtime=@0", "--transform=s,^\\./,,"]);
+        tar.arg("--file").arg(&new).arg("--directory").arg(&parts).arg(".");
+        command::run_quietly(&mut tar)?;
+        fs::rename(&new, out).with_context(|| format!("cannot make {}", out.display()))
+    });
+    super::remove(&parts)?;
+    written
+}
+
+/// Puts what goes into an archive into the directory `parts`.
+fn gather(images: &[Image<'_>], parts: &Path) -> Result<()> {
+    make(parts)?;
     let mut manifest = Vec::new();
     for image in images {
         let digests: Vec<&str> = image.layers.iter().map(|layer| layer.digest.as_str()).collect();
@@ -94,38 +119,17 @@ pub fn write(images: &[Image<'_>], out: &Path) -> Result<()> {
             }
         }
         let configuration = parts.join("configuration");
-        put(&configuration, &configuration_json(&image.config, &digests))?;
+        put(&configuration, &configuration_json(image, &digests))?;
         let named = format!("{}.json", sha256(&configuration)?);
         fs::rename(&configuration, parts.join(&named))
             .with_context(|| format!("cannot write below {}", parts.display()))?;
         manifest.push(manifest_entry(&named, &image.names, &digests));
     }
-    put(&parts.join("manifest.json"), &Value::Array(manifest))?;
-    let new = out.with_extension("new");
-    let mut tar = Command::new("tar");
-    tar.args(["--create", "--format=gnu", "--owner=0", "--group=0", "--sort=name", "--mtime=@0"]);
-    tar.arg("--file").arg(&new).arg("--directory").arg(&parts).arg("--transform=s,^\\./,,");
-    command::run_quietly(tar.arg("."))?;
-    fs::rename(&new, out).with_context(|| format!("cannot make {}", out.display()))?;
-    remove(&parts)
-}
-
-/// Where what goes into `out` is put together.
-fn parts(out: &Path) -> PathBuf {
-    out.with_extension("parts")
+    put(&parts.join("manifest.json"), &Value::Array(manifest))
 }
 
 fn make(directory: &Path) -> Result<()> {
     fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))
-}
-
-fn remove(directory: &Path) -> Result<()> {
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", directory.display()))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 fn put(file: &Path, value: &Value) -> Result<()> {
@@ -133,7 +137,7 @@ fn put(file: &Path, value: &Value) -> Result<()> {
 }
 
 /// The SHA-256 of a file, in hexadecimal digits.
-fn sha256(file: &Path) -> Result<String> {
+pub fn sha256(file: &Path) -> Result<String> {
     let said = command::run_quietly(Command::new("sha256sum").arg("--binary").arg(file))?;
     // A name with a backslash or a line's end in it makes sha256sum put a backslash in front.
     let digest = said.split_whitespace().next().context("sha256sum printed nothing")?;
@@ -144,7 +148,8 @@ fn file_of_layer(digest: &str) -> String {
     format!("{digest}.tar")
 }
 
-fn configuration_json(config: &Config, digests: &[&str]) -> Value {
+fn configuration_json(image: &Image<'_>, digests: &[&str]) -> Value {
+    let config = &image.config;
     let mut env: Vec<String> =
         config.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     if !config.env.iter().any(|(name, _)| name == "PATH") {
@@ -157,6 +162,12 @@ fn configuration_json(config: &Config, digests: &[&str]) -> Value {
     }
     if !config.entrypoint.is_empty() {
         start["Entrypoint"] = json!(config.entrypoint);
+    }
+    if let Some(signal) = &image.stop_signal {
+        start["StopSignal"] = json!(signal);
+    }
+    for volume in &image.volumes {
+        start["Volumes"][volume] = json!({});
     }
     let layers: Vec<String> = digests.iter().map(|digest| format!("sha256:{digest}")).collect();
     json!({
@@ -186,9 +197,19 @@ fn manifest_entry(configuration: &str, names: &[String], digests: &[&str]) -> Va
 mod tests {
     use super::*;
 
+    fn image(config: Config) -> Image<'static> {
+        Image {
+            names: Vec::new(),
+            config,
+            layers: Vec::new(),
+            stop_signal: None,
+            volumes: Vec::new(),
+        }
+    }
+
     #[test]
     fn a_configuration_names_only_what_was_asked_for() {
-        let said = configuration_json(&Config::default(), &["aa", "bb"]);
+        let said = configuration_json(&image(Config::default()), &["aa", "bb"]);
         let path = format!("PATH={PATH}");
         assert_eq!(said["config"], json!({"Env": [path], "WorkingDir": "/"}));
         assert_eq!(said["rootfs"]["diff_ids"], json!(["sha256:aa", "sha256:bb"]));
@@ -196,19 +217,26 @@ mod tests {
     }
 
     #[test]
-    fn user_entrypoint_directory_and_variables_are_in_the_configuration() {
+    fn what_is_asked_for_is_in_the_configuration() {
         let config = Config {
             user: Some("26".to_owned()),
             entrypoint: vec!["/a".to_owned(), "b".to_owned()],
             env: vec![("PATH".to_owned(), "/x".to_owned()), ("A".to_owned(), "1".to_owned())],
             workdir: "/w".to_owned(),
         };
-        let said = configuration_json(&config, &[]);
+        let image = Image {
+            stop_signal: Some("SIGINT".to_owned()),
+            volumes: vec!["/data".to_owned()],
+            ..image(config)
+        };
+        let said = configuration_json(&image, &[]);
         let wanted = json!({
             "User": "26",
             "Entrypoint": ["/a", "b"],
             "Env": ["PATH=/x", "A=1"],
             "WorkingDir": "/w",
+            "StopSignal": "SIGINT",
+            "Volumes": {"/data": {}},
         });
         assert_eq!(said["config"], wanted);
     }
@@ -226,6 +254,8 @@ mod tests {
                 names: vec![name.to_owned()],
                 config: Config { workdir: workdir.to_owned(), ..Config::default() },
                 layers: vec![&layer],
+                stop_signal: None,
+                volumes: Vec::new(),
             };
             write(&[image("localhost/a:1", "/"), image("localhost/b:1", "/b")], &out).unwrap();
             (layer.digest.clone(), fs::read(&out).unwrap())
@@ -246,7 +276,7 @@ mod tests {
             assert_eq!(entry["Layers"], json!([format!("{digest}.tar")]));
             assert!(list.lines().any(|line| line == entry["Config"]), "{list}");
         }
-        assert!(!parts(&out).join("archive").exists());
+        assert!(!out.with_extension("parts").exists());
         fs::remove_dir_all(place).unwrap();
     }
 }

@@ -78,6 +78,7 @@ impl OtherRelease {
             format!("Dir::State::status={}", at("status")),
             format!("Dir::Cache={}", at("cache")),
             "Dir::Cache::pkgcache=".to_owned(),
+            "Acquire::Languages=none".to_owned(),
             "Debug::NoLocking=1".to_owned(),
             "APT::Sandbox::User=".to_owned(),
         ] {

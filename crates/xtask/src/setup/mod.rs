@@ -1,8 +1,8 @@
 //! `cargo xtask setup`: installs what build, tests and demo need. Silent when all is there.
 
-mod debian;
+pub mod debian;
 mod kubernetes;
-mod postgresql;
+pub mod postgresql;
 
 use std::process::Command;
 

@@ -21,8 +21,10 @@ pub const TESTED: [Major; 3] = [
 /// A major version and the Debian release that has it.
 #[derive(Clone, Copy)]
 pub struct Major {
-    number: u32,
-    suite: &'static str,
+    /// Its number.
+    pub number: u32,
+    /// The release.
+    pub suite: &'static str,
 }
 
 /// The major that a first user gets: one that is installed already, else 17.
