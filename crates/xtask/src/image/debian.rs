@@ -130,6 +130,9 @@ fn configure(root: &Path) -> Result<()> {
     if !root.join("bin/sh").exists() {
         std::os::unix::fs::symlink("dash", root.join("bin/sh")).context("cannot link bin/sh")?;
     }
+    // PostgreSQL reads every file of the time zones, and one is a link to this.
+    std::os::unix::fs::symlink("/usr/share/zoneinfo/Etc/UTC", root.join("etc/localtime"))
+        .context("cannot link etc/localtime")?;
     let mut cache = Command::new("chroot");
     command::run_quietly(cache.arg(root).arg("/sbin/ldconfig"))?;
     Ok(())

@@ -60,7 +60,7 @@ fn build(major: Major, place: &Path, out: &Path) -> Result<()> {
     debian::require_libraries(&root, &[programs(major), libraries(major), "/usr/bin".into()])?;
     let layers = place.join("layers");
     let base = Layer::pack(&root, &layers)?;
-    let ours = layer(&layers, &place.join("cloudnative"), |it| user(&root, it, 26))?;
+    let ours = layer(&layers, &place.join("cloudnative"), |it| user(&root, it, 26, 101))?;
     let name = |rest: &str| format!("localhost/matriarch/{rest}");
     let mut images = vec![Image {
         names: vec![
@@ -76,7 +76,7 @@ fn build(major: Major, place: &Path, out: &Path) -> Result<()> {
         return archive::write(&images, out);
     }
     let official = layer(&layers, &place.join("official"), |it| {
-        user(&root, it, 999)?;
+        user(&root, it, 999, 999)?;
         official_files(it)
     })?;
     images.push(official_image(major, &[&base, &official]));
@@ -120,9 +120,10 @@ fn path(major: Major) -> (String, String) {
 }
 
 /// The user `postgres` with its directories, over what the packages below `root` know.
-fn user(root: &Path, place: &Path, id: u32) -> Result<()> {
-    let line = format!("postgres:x:{id}:{id}::/var/lib/postgresql:/bin/bash\n");
-    for (name, line) in [("passwd", line), ("group", format!("postgres:x:{id}:\n"))] {
+/// CloudNativePG changes the number of the user that Debian made, and leaves its group.
+fn user(root: &Path, place: &Path, uid: u32, gid: u32) -> Result<()> {
+    let line = format!("postgres:x:{uid}:{gid}::/var/lib/postgresql:/bin/bash\n");
+    for (name, line) in [("passwd", line), ("group", format!("postgres:x:{gid}:\n"))] {
         let file = root.join("etc").join(name);
         let text =
             fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -136,7 +137,7 @@ fn user(root: &Path, place: &Path, id: u32) -> Result<()> {
         let directory = place.join(name);
         fs::create_dir(&directory)
             .and_then(|()| fs::set_permissions(&directory, fs::Permissions::from_mode(mode)))
-            .and_then(|()| chown(&directory, Some(id), Some(id)))
+            .and_then(|()| chown(&directory, Some(uid), Some(gid)))
             .with_context(|| format!("cannot make {}", directory.display()))?;
     }
     Ok(())
