@@ -2,6 +2,7 @@
 
 mod command;
 mod image;
+mod kube;
 mod paths;
 mod setup;
 mod suite;
@@ -26,6 +27,9 @@ enum Verb {
         /// Only what `cargo xtask local` needs: a PostgreSQL.
         #[arg(long)]
         demo: bool,
+        /// Also what `cargo xtask kube` needs: a whole Kubernetes. Root is needed.
+        #[arg(long, conflicts_with = "demo")]
+        cluster: bool,
     },
     /// Bring up a cluster on this machine: `matriarch local up` with what follows.
     Local {
@@ -51,6 +55,17 @@ enum Verb {
         /// Arguments of the benchmark.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
+    },
+    /// A real Kubernetes of several nodes on this machine.
+    Kube {
+        /// What to do.
+        #[command(subcommand)]
+        verb: kube::Verb,
+    },
+    /// Run the tests against the cluster of `kube up`.
+    E2e {
+        /// Only the tests whose name contains this.
+        filter: Option<String>,
     },
     /// Make images for the test cluster, without Docker: those named, or all.
     Image {
@@ -80,14 +95,20 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
-        Verb::Setup { demo } => {
-            setup::run(if demo { setup::For::Demo } else { setup::For::Tests })?;
+        Verb::Setup { demo: true, .. } => setup::run(setup::For::Demo)?,
+        Verb::Setup { demo: false, cluster } => {
+            setup::run(setup::For::Tests)?;
+            if cluster {
+                setup::run(setup::For::Cluster(&setup::release::RELEASES[0]))?;
+            }
         }
         Verb::Local { arguments } => return suite::local(&arguments),
         Verb::Test { filter } => suite::run(filter.as_deref())?,
         Verb::Ci => suite::run_in_ci()?,
         Verb::Sim { arguments } => return suite::simulate(&arguments),
         Verb::Bench { arguments } => return suite::bench(&arguments),
+        Verb::Kube { verb } => return kube::run(verb),
+        Verb::E2e { filter } => suite::e2e(filter.as_deref())?,
         Verb::Image { names } => image::run(&names)?,
         Verb::Gen { check } => suite::generate(check)?,
         Verb::Tidy => tidy::run()?,

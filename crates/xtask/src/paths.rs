@@ -2,9 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-/// The version of Kubernetes whose programs the tests use.
-pub const KUBERNETES: &str = "1.34.4";
-
 /// The root of the workspace.
 pub fn workspace() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -25,12 +22,6 @@ pub fn cache() -> PathBuf {
     }
     let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
     home.join(".cache/matriarch")
-}
-
-/// Programs of Kubernetes: etcd, kube-apiserver, kubectl.
-pub fn kubernetes_tools() -> PathBuf {
-    let minor = KUBERNETES.rsplit_once('.').map_or(KUBERNETES, |(minor, _)| minor);
-    cache().join("tools").join(format!("kubernetes-{minor}"))
 }
 
 /// What the test cluster is made of, its state and its images; `KUBE_DIR` names another place.

@@ -24,6 +24,29 @@ pub fn install(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Puts the files of a package of the machine's own release into a directory, all or nothing,
+/// without installing it.
+pub fn unpack(package: &str, directory: &Path) -> Result<()> {
+    println!("setup: unpacking {package}");
+    let new = directory.with_extension("new");
+    fs::create_dir_all(&new).with_context(|| format!("cannot make {}", new.display()))?;
+    let mut download = Command::new("apt-get");
+    download.current_dir(&new).args(["download", "-q", "-o", "APT::Sandbox::User="]).arg(package);
+    if command::run_quietly(&mut download).is_err() {
+        command::run_quietly(Command::new("apt-get").args(["update", "-q"]))?;
+        command::run_quietly(&mut download)?;
+    }
+    for entry in fs::read_dir(&new).context("cannot list the downloaded packages")? {
+        let archive = entry.context("cannot list the downloaded packages")?.path();
+        if archive.extension().is_some_and(|extension| extension == "deb") {
+            command::run_quietly(Command::new("dpkg").arg("-x").arg(&archive).arg(&new))?;
+            fs::remove_file(&archive)
+                .with_context(|| format!("cannot remove {}", archive.display()))?;
+        }
+    }
+    fs::rename(&new, directory).with_context(|| format!("cannot make {}", directory.display()))
+}
+
 /// A Debian release other than the machine's own, with an apt of its own that knows nothing of
 /// what is installed: the machine's packages stay as they are.
 pub struct OtherRelease {

@@ -1,57 +1,114 @@
-//! etcd, kube-apiserver and kubectl, built from their Go modules. No root is needed.
+//! The programs of Kubernetes and of what runs beside it, built from their Go modules. No root is
+//! needed.
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use super::release::Release;
 use crate::{command, paths};
 
-/// The programs and the packages that they are built from.
-const PROGRAMS: [(&str, &str); 3] = [
-    ("etcd", "go.etcd.io/etcd/server/v3"),
-    ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
-    ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+/// A program and the package that it is built from.
+#[derive(Clone, Copy)]
+struct Program {
+    name: &'static str,
+    package: &'static str,
+}
+
+/// What the tests without a cluster need.
+const CONTROL: [Program; 3] = [
+    Program { name: "etcd", package: "go.etcd.io/etcd/server/v3" },
+    Program { name: "kube-apiserver", package: "k8s.io/kubernetes/cmd/kube-apiserver" },
+    Program { name: "kubectl", package: "k8s.io/kubernetes/cmd/kubectl" },
 ];
 
-/// Builds the programs if one is missing.
-pub fn install() -> Result<()> {
-    let tools = paths::kubernetes_tools();
-    let programs = tools.join("bin");
-    if PROGRAMS.iter().all(|(name, _)| programs.join(name).is_file()) {
+/// What a cluster needs besides.
+const CLUSTER: [Program; 10] = [
+    Program { name: "kubelet", package: "k8s.io/kubernetes/cmd/kubelet" },
+    Program {
+        name: "kube-controller-manager",
+        package: "k8s.io/kubernetes/cmd/kube-controller-manager",
+    },
+    Program { name: "kube-scheduler", package: "k8s.io/kubernetes/cmd/kube-scheduler" },
+    Program { name: "kube-proxy", package: "k8s.io/kubernetes/cmd/kube-proxy" },
+    Program {
+        name: "csi-provisioner",
+        package: "github.com/kubernetes-csi/external-provisioner/v5/cmd/csi-provisioner",
+    },
+    Program {
+        name: "csi-resizer",
+        package: "github.com/kubernetes-csi/external-resizer/cmd/csi-resizer",
+    },
+    Program {
+        name: "csi-snapshotter",
+        package: "github.com/kubernetes-csi/external-snapshotter/v8/cmd/csi-snapshotter",
+    },
+    Program {
+        name: "snapshot-controller",
+        package: "github.com/kubernetes-csi/external-snapshotter/v8/cmd/snapshot-controller",
+    },
+    Program { name: "coredns", package: "./coredns" },
+    Program { name: "pause", package: "./pause" },
+];
+
+/// Builds what the tests without a cluster need and is not there.
+pub fn install(release: &Release) -> Result<()> {
+    install_missing(release, &CONTROL)
+}
+
+/// Builds what a cluster needs and is not there.
+pub fn install_cluster(release: &Release) -> Result<()> {
+    install_missing(release, &[CONTROL.as_slice(), CLUSTER.as_slice()].concat())
+}
+
+/// The directory of the kinds that snapshots of volumes need, in Go's cache of modules.
+pub fn snapshot_kinds(release: &Release) -> Result<PathBuf> {
+    let module = "github.com/kubernetes-csi/external-snapshotter/client/v8";
+    let version = release.module(module).context("no client of snapshots is pinned")?;
+    let mut download = go(&release.source());
+    download.args(["mod", "download", "-json", &format!("{module}@{version}")]);
+    let answer: serde_json::Value = serde_json::from_str(&command::run_quietly(&mut download)?)
+        .context("`go mod download -json` answered no JSON")?;
+    let directory = answer["Dir"].as_str().context("`go mod download` names no directory")?;
+    Ok(Path::new(directory).join("config/crd"))
+}
+
+fn install_missing(release: &Release, programs: &[Program]) -> Result<()> {
+    let directory = release.programs();
+    let missing: Vec<Program> = programs
+        .iter()
+        .filter(|program| !directory.join(program.name).is_file())
+        .copied()
+        .collect();
+    if missing.is_empty() {
         return Ok(());
     }
+    let names: Vec<&str> = missing.iter().map(|program| program.name).collect();
+    let names = names.join(", ");
     if !command::found("go") {
         bail!(
-            "Go is missing: the tests build etcd, kube-apiserver and kubectl from their Go \
-             modules. Install Go 1.24 or later and put `go` in PATH"
+            "Go is missing: {names} are built from their Go modules. Install Go 1.24 or later and \
+             put `go` in PATH"
         );
     }
-    println!("setup: building etcd, kube-apiserver and kubectl {} (minutes)", paths::KUBERNETES);
-    build(&tools.join("src"), &programs)
+    println!("setup: building {names} of Kubernetes {} (minutes)", release.version);
+    let start = Instant::now();
+    build(release, &missing)?;
+    println!("setup: built in {} s", start.elapsed().as_secs());
+    Ok(())
 }
 
 /// One module for all, so that what they share is compiled once: etcd in the version that this
 /// Kubernetes is tested with.
-fn build(source: &Path, programs: &Path) -> Result<()> {
-    let version = paths::KUBERNETES;
-    fs::create_dir_all(source).with_context(|| format!("cannot make {}", source.display()))?;
-    let module_file = source.join("go.mod");
-    fs::write(&module_file, "module matriarch.test/programs\n\ngo 1.24\n")?;
-    let mut download = go(source);
-    download.args(["mod", "download", "-json", &format!("k8s.io/kubernetes@v{version}")]);
-    let answer: serde_json::Value = serde_json::from_str(&command::run_quietly(&mut download)?)
-        .context("`go mod download -json` answered no JSON")?;
-    let upstream = answer["GoMod"].as_str().context("`go mod download` names no go.mod")?;
-    let upstream = fs::read_to_string(upstream).context("cannot read go.mod of Kubernetes")?;
-    fs::write(&module_file, module_text(version, &upstream))?;
-    command::run_quietly(go(source).args(["mod", "tidy"]))?;
-    let (major, minor) = version
-        .split_once('.')
-        .map(|(major, rest)| (major, rest.split('.').next().unwrap_or_default()))
-        .context("a version has a major and a minor number")?;
+fn build(release: &Release, programs: &[Program]) -> Result<()> {
+    let source = release.source();
+    prepare(release, &source)?;
+    let version = release.version;
+    let (major, minor) = release.minor.split_once('.').context("a version has two numbers")?;
     let package = "k8s.io/component-base/version";
     let flags = format!(
         "-s -w -X {package}.gitVersion=v{version} -X {package}.gitMajor={major} \
@@ -59,24 +116,51 @@ fn build(source: &Path, programs: &Path) -> Result<()> {
     );
     let making = source.join("bin");
     fs::create_dir_all(&making).with_context(|| format!("cannot make {}", making.display()))?;
-    let mut build = go(source);
+    let mut build = go(&source);
     // As Kubernetes' own `make DBG=1`: a quarter of the compiler's time goes to making them fast.
     build.args(["build", "-gcflags=all=-N -l", "-ldflags", &flags, "-o"]).arg(&making);
-    command::run_quietly(build.args(PROGRAMS.map(|(_, package)| package)))?;
-    fs::create_dir_all(programs).with_context(|| format!("cannot make {}", programs.display()))?;
-    for (name, package) in PROGRAMS {
-        let mut parts = package.rsplit('/').skip_while(|part| part.starts_with('v'));
-        let made = making.join(parts.next().unwrap_or(name));
-        let program = programs.join(name);
+    command::run_quietly(build.args(programs.iter().map(|program| program.package)))?;
+    let directory = release.programs();
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
+    for program in programs {
+        let mut parts = program.package.rsplit('/').skip_while(|part| part.starts_with('v'));
+        let made = making.join(parts.next().unwrap_or(program.name));
+        let program = directory.join(program.name);
         fs::rename(&made, &program)
             .with_context(|| format!("cannot make {}", program.display()))?;
     }
     Ok(())
 }
 
+/// Writes the module: what it needs, and our own two small programs.
+fn prepare(release: &Release, source: &Path) -> Result<()> {
+    for program in ["coredns", "pause"] {
+        let directory = source.join(program);
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        let ours = paths::workspace().join("crates/e2e/kubernetes").join(program).join("main.go");
+        fs::copy(&ours, directory.join("main.go"))
+            .with_context(|| format!("cannot copy {}", ours.display()))?;
+    }
+    let module_file = source.join("go.mod");
+    fs::write(&module_file, "module matriarch.test/programs\n\ngo 1.24\n")?;
+    let mut download = go(source);
+    let kubernetes = format!("k8s.io/kubernetes@v{}", release.version);
+    download.args(["mod", "download", "-json", &kubernetes]);
+    let answer: serde_json::Value = serde_json::from_str(&command::run_quietly(&mut download)?)
+        .context("`go mod download -json` answered no JSON")?;
+    let upstream = answer["GoMod"].as_str().context("`go mod download` names no go.mod")?;
+    let upstream = fs::read_to_string(upstream).context("cannot read go.mod of Kubernetes")?;
+    fs::write(&module_file, module_text(release, &upstream))?;
+    command::run_quietly(go(source).args(["mod", "tidy"]))?;
+    Ok(())
+}
+
 /// Kubernetes builds outside its own repository once each of its staging modules is replaced by
 /// the twin that is published as v0.x.
-fn module_text(version: &str, upstream: &str) -> String {
+fn module_text(release: &Release, upstream: &str) -> String {
+    let version = release.version;
     let staging = version.split_once('.').map_or(version, |(_, rest)| rest);
     let mut text = String::from("module matriarch.test/programs\n\ngo 1.24\n\n");
     let mut inside = false;
@@ -88,7 +172,11 @@ fn module_text(version: &str, upstream: &str) -> String {
         }
     }
     let _ = writeln!(text, "require k8s.io/kubernetes v{version}");
-    for (_, package) in PROGRAMS {
+    for (module, version) in release.modules {
+        let _ = writeln!(text, "require {module} {version}");
+    }
+    let packages = CONTROL.iter().chain(&CLUSTER).map(|program| program.package);
+    for package in packages.filter(|package| !package.starts_with('.')) {
         let _ = writeln!(text, "tool {package}");
     }
     text
@@ -96,7 +184,7 @@ fn module_text(version: &str, upstream: &str) -> String {
 
 fn go(directory: &Path) -> Command {
     let mut command = Command::new("go");
-    // Without C the standard library is the same for all of them.
+    // Without C the standard library is the same for all of them, and they run in an empty image.
     command.current_dir(directory).env("CGO_ENABLED", "0");
     command
 }
@@ -104,12 +192,27 @@ fn go(directory: &Path) -> Command {
 #[cfg(test)]
 mod tests {
     use super::module_text;
+    use crate::setup::release::RELEASES;
 
     #[test]
     fn each_staging_module_is_replaced_by_its_published_twin() {
         let upstream = "require x v1\n\nreplace (\n\tk8s.io/api => ./staging/src/k8s.io/api\n)\n";
-        let text = module_text("1.34.4", upstream);
+        let text = module_text(&RELEASES[0], upstream);
         assert!(text.contains("replace k8s.io/api => k8s.io/api v0.34.4\n"), "{text}");
         assert!(text.contains("require k8s.io/kubernetes v1.34.4\n"), "{text}");
+    }
+
+    #[test]
+    fn every_program_that_is_not_ours_is_a_tool_of_a_module_that_is_pinned() {
+        let text = module_text(&RELEASES[0], "");
+        for line in text.lines().filter_map(|line| line.strip_prefix("tool ")) {
+            let pinned = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("require "))
+                .filter_map(|line| line.split_once(' '))
+                .any(|(module, _)| line.starts_with(module));
+            // Kubernetes itself says which etcd it is tested with.
+            assert!(pinned || line.starts_with("go.etcd.io/"), "{line}");
+        }
     }
 }

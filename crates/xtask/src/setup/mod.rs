@@ -3,6 +3,7 @@
 pub mod debian;
 mod kubernetes;
 pub mod postgresql;
+pub mod release;
 
 use std::process::Command;
 
@@ -10,14 +11,17 @@ use anyhow::{Result, bail};
 
 use crate::command;
 use crate::paths;
+use release::{RELEASES, Release};
 
 /// What the set-up is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum For {
     /// `cargo xtask local`: one PostgreSQL.
     Demo,
-    /// Every test: all majors, and the programs of Kubernetes.
+    /// Every test without a cluster: all majors, and the API server of Kubernetes.
     Tests,
+    /// `cargo xtask kube`: a whole Kubernetes.
+    Cluster(&'static Release),
 }
 
 /// Installs what is missing.
@@ -30,18 +34,58 @@ pub fn run(purpose: For) -> Result<()> {
         For::Demo => postgresql::install(&[postgresql::any_native()])?,
         For::Tests => {
             postgresql::install(&postgresql::TESTED)?;
-            kubernetes::install()?;
+            kubernetes::install(&RELEASES[0])?;
+        }
+        For::Cluster(release) => {
+            install_programs(&CLUSTER)?;
+            if !busybox().is_file() {
+                debian::unpack("busybox-static", &paths::cache().join("tools/busybox"))?;
+            }
+            kubernetes::install_cluster(release)?;
         }
     }
     Ok(())
 }
 
+/// A shell and its tools in one static program: what tests run in pods that are not databases.
+pub fn busybox() -> std::path::PathBuf {
+    paths::cache().join("tools/busybox/bin/busybox")
+}
+
+/// The directory of the kinds that snapshots of volumes need.
+pub fn snapshot_kinds(release: &Release) -> Result<std::path::PathBuf> {
+    kubernetes::snapshot_kinds(release)
+}
+
 /// The environment that tests and demo need to find what was installed.
 pub fn environment() -> Vec<(&'static str, std::ffi::OsString)> {
     vec![
-        ("MATRIARCH_TOOLS", paths::kubernetes_tools().join("bin").into_os_string()),
+        ("MATRIARCH_TOOLS", RELEASES[0].programs().into_os_string()),
         ("MATRIARCH_POSTGRESQL", paths::postgresql_cache().into_os_string()),
     ]
+}
+
+/// Programs of Debian that a cluster needs, each with its package. Programs of /usr/sbin are not in
+/// everybody's `PATH`.
+const CLUSTER: [(&str, &str); 12] = [
+    ("/usr/bin/containerd", "containerd"),
+    ("/usr/sbin/runc", "runc"),
+    ("/usr/lib/cni/ptp", "containernetworking-plugins"),
+    ("/usr/sbin/conntrack", "conntrack"),
+    ("/usr/sbin/iptables", "iptables"),
+    ("/usr/sbin/ipset", "ipset"),
+    ("/usr/bin/socat", "socat"),
+    ("/usr/bin/ip", "iproute2"),
+    ("/usr/sbin/sysctl", "procps"),
+    ("/usr/bin/openssl", "openssl"),
+    ("/usr/sbin/mkfs.xfs", "xfsprogs"),
+    ("/usr/bin/nsenter", "util-linux"),
+];
+
+fn install_programs(wanted: &[(&str, &str)]) -> Result<()> {
+    let missing = wanted.iter().filter(|(file, _)| !std::path::Path::new(file).exists());
+    let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    if packages.is_empty() { Ok(()) } else { debian::install(&packages) }
 }
 
 fn require_compiler() -> Result<()> {
