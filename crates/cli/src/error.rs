@@ -46,6 +46,15 @@ pub enum Error {
         /// In the server's words.
         answer: String,
     },
+    /// A name that no namespace can have.
+    #[error(
+        "{name:?} cannot be a namespace: lower-case letters, digits and hyphens, at most 63, no \
+         hyphen at either end"
+    )]
+    NotANamespace {
+        /// The name.
+        name: String,
+    },
     /// The kinds are not installed.
     #[error(
         "the API server knows no {resource}: the operator is not installed there, or serves under \

@@ -9,6 +9,7 @@ pub mod error;
 pub mod explain;
 pub mod fencing;
 pub mod hibernate;
+pub mod install;
 pub mod logs;
 pub mod measured;
 pub mod observed;

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use matriarch_api::Identity;
 use matriarch_cli as cli;
 
+use crate::operator::OperatorArguments;
 use crate::plugin::LocalPlugin;
 
 /// PostgreSQL on Kubernetes.
@@ -31,11 +32,7 @@ pub enum Verb {
         verb: Option<AgentVerb>,
     },
     /// The operator.
-    Operator {
-        /// Under which names it serves: matriarch, cnpg, edb.
-        #[arg(long, env = "MATRIARCH_API_IDENTITY", default_value = "matriarch")]
-        api_identity: Identity,
-    },
+    Operator(OperatorArguments),
     /// Copies this program to DESTINATION (what the init container of a pod does).
     #[command(hide = true, alias = "install-binary")]
     Bootstrap {
@@ -47,6 +44,12 @@ pub enum Verb {
         /// What to do.
         #[command(subcommand)]
         verb: LocalVerb,
+    },
+    /// Installs the operator in a Kubernetes cluster.
+    Install {
+        /// What to do.
+        #[command(subcommand)]
+        verb: cli::install::Verb,
     },
     /// The verbs of the kubectl plugin.
     #[command(flatten)]

@@ -13,17 +13,18 @@ pub fn start(verb: &Verb) {
         return;
     }
     let default = match verb {
-        Verb::Operator { .. } => "info",
+        Verb::Operator(_) => "info",
         // Progress lines tell people what they need; the log is for what is out of order.
         Verb::Keeper
         | Verb::Agent { .. }
         | Verb::Bootstrap { .. }
         | Verb::Local { .. }
+        | Verb::Install { .. }
         | Verb::Plugin(_) => "warn",
     };
     let filter =
         EnvFilter::try_from_env("MATRIARCH_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let in_pod = matches!(verb, Verb::Operator { .. }) && !std::io::stdout().is_terminal();
+    let in_pod = matches!(verb, Verb::Operator(_)) && !std::io::stdout().is_terminal();
     if in_pod {
         tracing_subscriber::fmt()
             .json()

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod logging;
+mod operator;
 mod plugin;
 
 use std::ffi::OsStr;
@@ -59,9 +60,10 @@ fn run(verb: Verb) -> anyhow::Result<()> {
             let local = tokio::task::LocalSet::new();
             Ok(local.block_on(&single_thread()?, matriarch_agent::run(options))?)
         }
-        Verb::Operator { api_identity } => single_thread()?.block_on(operator(api_identity)),
+        Verb::Operator(arguments) => single_thread()?.block_on(operator::run(arguments)),
         Verb::Bootstrap { destination } => bootstrap(&destination),
         Verb::Local { verb } => local(verb),
+        Verb::Install { verb } => Ok(matriarch_cli::install::run(verb)?),
         Verb::Plugin(verb) => single_thread()?.block_on(plugin::run(verb)),
     }
 }
@@ -71,21 +73,6 @@ fn single_thread() -> anyhow::Result<tokio::runtime::Runtime> {
         .enable_all()
         .build()
         .context("cannot start the event loop")
-}
-
-async fn operator(identity: matriarch_api::Identity) -> anyhow::Result<()> {
-    let client = kube::Client::try_default().await.context("cannot reach the Kubernetes API")?;
-    let options = matriarch_operator::Options { identity, ..Default::default() };
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
-    let shutdown = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    Ok(matriarch_operator::run(client, options, shutdown).await?)
 }
 
 /// Copies this binary into the pod; the path is the pod's, below the pod's root.

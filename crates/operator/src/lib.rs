@@ -12,6 +12,7 @@ use kube::Client;
 use matriarch_api::Identity;
 
 pub mod gather;
+pub mod install;
 pub mod pki;
 
 mod ended;
@@ -19,12 +20,15 @@ mod execute;
 mod kinds;
 mod leader;
 mod metrics;
+mod own_image;
 mod pass;
+mod readiness;
 mod record;
 mod serve;
 mod watch;
 
 pub use matriarch_render::Setup;
+pub use own_image::own_image;
 
 /// How the operator runs.
 #[derive(Clone, Debug)]
@@ -37,8 +41,8 @@ pub struct Options {
     pub postgres_image: String,
     /// The Kubernetes cluster's DNS domain.
     pub cluster_domain: String,
-    /// The one namespace that is served; all of them if absent.
-    pub namespace: Option<String>,
+    /// The namespaces that are served; all of them if none is named.
+    pub namespaces: Vec<String>,
     /// Where several operators elect the one that works; absent: there is only this one.
     pub leader: Option<LeaderOptions>,
     /// Where metrics and health are served; nowhere if absent.
@@ -60,7 +64,7 @@ impl Default for Options {
             operator_image,
             postgres_image,
             cluster_domain,
-            namespace: None,
+            namespaces: Vec::new(),
             leader: None,
             metrics: None,
             watch_secrets: true,
@@ -120,7 +124,12 @@ pub async fn run(
     let metrics = metrics::Metrics::new(options.identity);
     let shutdown = watch::Shutdown::new(shutdown);
     let server = match options.metrics {
-        Some(address) => Some(serve::start(address, metrics.clone(), shutdown.clone()).await?),
+        Some(address) => {
+            let readiness = readiness::Readiness::default();
+            tokio::spawn(readiness.clone().seek(client.clone(), options.clone()));
+            let served = serve::start(address, metrics.clone(), readiness, shutdown.clone());
+            Some(served.await?)
+        }
         None => None,
     };
     let outcome = match &options.leader {

@@ -69,6 +69,14 @@ impl Shutdown {
     }
 }
 
+/// The APIs to watch: that of each namespace, or one for all of them.
+pub fn places(options: &Options) -> Vec<Option<String>> {
+    if options.namespaces.is_empty() {
+        return vec![None];
+    }
+    options.namespaces.iter().cloned().map(Some).collect()
+}
+
 /// Watches and passes until shut down; passes under way are finished.
 pub async fn run(client: Client, options: &Options, metrics: Metrics, shutdown: Shutdown) {
     let identity = options.identity;
@@ -77,20 +85,29 @@ pub async fn run(client: Client, options: &Options, metrics: Metrics, shutdown: 
     let ended = Ended::default();
     let passes = Passes::new(client.clone(), options.clone(), metrics, recorder, ended.clone());
     let passes = Arc::new(passes);
-    let source = Source {
-        ended,
-        client,
-        namespace: options.namespace.clone(),
-        identity,
-        secrets: options.watch_secrets,
-    };
+    let controllers = places(options).into_iter().map(|namespace| {
+        let source = Source {
+            ended: ended.clone(),
+            client: client.clone(),
+            namespace,
+            identity,
+            secrets: options.watch_secrets,
+        };
+        control(source, passes.clone(), shutdown.clone())
+    });
+    futures::future::join_all(controllers).await;
+}
+
+/// One controller for each place: a store of Clusters that two watches filled would lose those of
+/// the one when the other begins anew.
+async fn control(source: Source, passes: Arc<Passes>, shutdown: Shutdown) {
     let clusters: Api<Cluster> = source.own();
     // A burst of events (three pods start at once) is one pass; the first one need not wait long.
     let config = Config::default().debounce(Duration::from_millis(20)).concurrency(16);
-    let controller =
-        Controller::new_with(clusters, watcher::Config::default().any_semantic(), identity)
-            .with_config(config)
-            .graceful_shutdown_on(async move { shutdown.wait().await });
+    let all = watcher::Config::default().any_semantic();
+    let controller = Controller::new_with(clusters, all, source.identity)
+        .with_config(config)
+        .graceful_shutdown_on(async move { shutdown.wait().await });
     source
         .watch_all(controller)
         .run(

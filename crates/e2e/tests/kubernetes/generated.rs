@@ -1,4 +1,5 @@
-//! The files that are generated from the types and checked in: CRDs and the API reference.
+//! The files that are generated from the types and checked in: CRDs, the other manifests that install
+//! the operator, and the API reference.
 //!
 //! With `MATRIARCH_GENERATE` set, as `cargo xtask gen` sets it, they are written; else a file that
 //! would change fails the test.
@@ -8,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use matriarch_api::identity::{Identity, Kind};
+
+use crate::kustomization;
 
 /// Plain `kubectl apply` keeps the whole object in an annotation, of 262,144 bytes at most.
 const CRD_BYTES_MAX: usize = 200_000;
@@ -56,6 +59,7 @@ fn files() -> Result<BTreeMap<PathBuf, String>> {
             "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n{resources}"
         ),
     );
+    files.extend(kustomization::files()?);
     files.insert(
         PathBuf::from("docs/reference.md"),
         matriarch_api::docs::reference().context("the API reference cannot be written")?,

@@ -7,4 +7,5 @@ mod conformance;
 mod crd;
 mod generated;
 mod kubectl;
+mod kustomization;
 mod operator;

@@ -56,7 +56,8 @@ pub fn role(owner: &Owner<'_>, resolved: &Resolved, members: &[String]) -> Value
         rule(group, instances, members, &["get", "list", "watch"]),
         rule(group, &format!("{instances}/status"), members, &["get", "patch", "update"]),
         rule("", "pods", members, &["get"]),
-        rule("", "secrets", &resolved.agent_secrets(), &["get", "list", "watch"]),
+        // No list and no watch: the operator may not grant what it does not have (traps K4).
+        rule("", "secrets", &resolved.agent_secrets(), &["get"]),
     ];
     let maps = resolved.agent_config_maps();
     if !maps.is_empty() {

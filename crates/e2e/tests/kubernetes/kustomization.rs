@@ -1,0 +1,150 @@
+//! The text of `config/`: what `kubectl apply -k` takes, from the objects of `operator::install`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use matriarch_operator::install::{self, Options, Scope};
+use serde_json::{Value, json};
+
+/// Which kind of kustomization.
+enum Form {
+    Base,
+    Component,
+}
+
+/// A directory with a kustomization and the objects that it lists.
+struct Directory {
+    path: &'static str,
+    form: Form,
+    /// Other directories, from this one.
+    bases: &'static [&'static str],
+    /// Files and their objects.
+    files: Vec<(&'static str, Vec<Value>)>,
+    patches: Option<Value>,
+}
+
+impl Directory {
+    fn base(path: &'static str, bases: &'static [&'static str]) -> Self {
+        Self { path, form: Form::Base, bases, files: Vec::new(), patches: None }
+    }
+
+    fn component(path: &'static str, file: &'static str, objects: Vec<Value>) -> Self {
+        let files = vec![(file, objects)];
+        Self { path, form: Form::Component, bases: &[], files, patches: None }
+    }
+
+    fn with(mut self, file: &'static str, objects: impl Into<Vec<Value>>) -> Self {
+        self.files.push((file, objects.into()));
+        self
+    }
+
+    fn texts(self) -> Result<Vec<(PathBuf, String)>> {
+        let (version, kind) = match self.form {
+            Form::Base => ("kustomize.config.k8s.io/v1beta1", "Kustomization"),
+            Form::Component => ("kustomize.config.k8s.io/v1alpha1", "Component"),
+        };
+        let files = self.files.iter().map(|(file, _)| *file);
+        let resources: Vec<&str> = self.bases.iter().copied().chain(files).collect();
+        let mut kustomization =
+            json!({ "apiVersion": version, "kind": kind, "resources": resources });
+        if let Some(patches) = self.patches {
+            kustomization["patches"] = patches;
+        }
+        let directory = PathBuf::from("config").join(self.path);
+        let mut texts = vec![(directory.join("kustomization.yaml"), yaml(&[kustomization])?)];
+        for (file, objects) in self.files {
+            texts.push((directory.join(file), yaml(&objects)?));
+        }
+        Ok(texts)
+    }
+}
+
+/// Objects as documents of one file.
+pub fn yaml(objects: &[Value]) -> Result<String> {
+    let texts: Result<Vec<String>, _> = objects.iter().map(serde_saphyr::to_string).collect();
+    Ok(texts.context("an object does not become YAML")?.join("---\n"))
+}
+
+/// Paths below the workspace, and what belongs there; the definitions are not among them.
+pub fn files() -> Result<BTreeMap<PathBuf, String>> {
+    let mut files = BTreeMap::new();
+    for directory in directories() {
+        files.extend(directory.texts()?);
+    }
+    Ok(files)
+}
+
+fn directories() -> Vec<Directory> {
+    let options = &Options::default();
+    let own = options.namespace.as_str();
+    let operator = Directory::base("operator", &[])
+        .with("service_account.yaml", [install::service_account(options)])
+        .with(
+            "leader_election.yaml",
+            [install::leader_role(options), install::leader_role_binding(options)],
+        )
+        .with("user_roles.yaml", install::user_roles(options))
+        .with("flow_schema.yaml", [install::flow_schema(options)])
+        .with("network_policy.yaml", [install::operator_policy(options)])
+        .with("pod_disruption_budget.yaml", [install::disruption_budget(options)])
+        .with("service.yaml", [install::service(options)])
+        .with("deployment.yaml", [install::deployment(options)]);
+    let cluster_wide = Directory::base("cluster-wide", &["../operator"]).with(
+        "role.yaml",
+        [install::operator_cluster_role(options), install::operator_cluster_role_binding(options)],
+    );
+    let mut namespaced = Directory::base("namespaced", &["../crd", "../operator"]).with(
+        "role.yaml",
+        [install::operator_role(options, own), install::operator_role_binding(options, own)],
+    );
+    namespaced.patches = Some(watch_patch());
+    let mut cluster_policy = install::cluster_policy(options, own);
+    if let Some(metadata) = cluster_policy["metadata"].as_object_mut() {
+        metadata.remove("namespace");
+    }
+    vec![
+        Directory::base("default", &["../crd", "../cluster-wide"])
+            .with("namespace.yaml", [install::namespace(options)]),
+        operator,
+        cluster_wide,
+        namespaced,
+        Directory::component(
+            "components/service-monitor",
+            "service_monitor.yaml",
+            vec![install::service_monitor(options)],
+        ),
+        Directory::component(
+            "components/admission-policy",
+            "admission_policy.yaml",
+            install::own_instance_policy(options).into(),
+        ),
+        Directory::base("cluster-network-policy", &[])
+            .with("network_policy.yaml", [cluster_policy]),
+    ]
+}
+
+/// The argument that a namespaced operator has and another has not.
+fn watch_patch() -> Value {
+    let options = Options::default();
+    let scope = Scope::Namespaces(vec![options.namespace.clone()]);
+    let arguments = |options: &Options| {
+        install::deployment(options)["spec"]["template"]["spec"]["containers"][0]["args"].take()
+    };
+    let without = arguments(&options);
+    let with = arguments(&Options { scope, ..options });
+    let more: Vec<Value> = with
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|argument| !without.as_array().is_some_and(|known| known.contains(argument)))
+        .map(|argument| {
+            json!({
+                "op": "add",
+                "path": "/spec/template/spec/containers/0/args/-",
+                "value": argument,
+            })
+        })
+        .collect();
+    json!([{ "target": { "kind": "Deployment" }, "patch": json!(more).to_string() }])
+}
