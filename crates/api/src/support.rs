@@ -61,7 +61,6 @@ const fn unless(mut entry: Entry, member: &'static str, value: bool) -> Entry {
 
 const RECOVERY: &str = "the cluster would start empty instead of from this source";
 const COPIES: &str = "no backup would be taken and no WAL archived";
-const KUBELET: &str = "pods are made without it";
 
 /// The table.
 pub const TABLE: &[Entry] = &[
@@ -69,12 +68,12 @@ pub const TABLE: &[Entry] = &[
     effective("inheritedMetadata"),
     effective("imageName"),
     blocking("imageCatalogRef", "another image, perhaps of another major version, would be used"),
-    listed("imagePullPolicy", KUBELET),
-    listed("imagePullSecrets", KUBELET),
-    listed("schedulerName", KUBELET),
-    listed("priorityClassName", KUBELET),
-    listed("postgresUID", "the image's own user id is used"),
-    listed("postgresGID", "the image's own group id is used"),
+    effective("imagePullPolicy"),
+    effective("imagePullSecrets"),
+    effective("schedulerName"),
+    effective("priorityClassName"),
+    effective("postgresUID"),
+    effective("postgresGID"),
     effective("instances"),
     effective("minSyncReplicas"),
     effective("maxSyncReplicas"),
@@ -144,20 +143,20 @@ pub const TABLE: &[Entry] = &[
     effective("walStorage"),
     listed("walStorage.resizeInUseVolumes", "existing volumes keep their size"),
     blocking("tablespaces", "data meant for these volumes would be on the data volume"),
-    listed("ephemeralVolumeSource", "temporary data is on the data volume"),
-    listed("ephemeralVolumesSizeLimit", "scratch volumes have no limit"),
-    listed("serviceAccountTemplate", KUBELET),
-    listed("serviceAccountName", "the cluster has a ServiceAccount of its own"),
+    effective("ephemeralVolumeSource"),
+    effective("ephemeralVolumesSizeLimit"),
+    effective("serviceAccountTemplate"),
+    effective("serviceAccountName"),
     effective("startDelay"),
     effective("stopDelay"),
     effective("smartShutdownTimeout"),
     effective("switchoverDelay"),
     effective("failoverDelay"),
-    listed("livenessProbeTimeout", "probes.liveness says when a container is restarted"),
+    effective("livenessProbeTimeout"),
     effective("failover"),
-    listed("affinity", KUBELET),
-    listed("topologySpreadConstraints", KUBELET),
-    listed("resources", KUBELET),
+    effective("affinity"),
+    effective("topologySpreadConstraints"),
+    effective("resources"),
     effective("primaryUpdateStrategy"),
     effective("primaryUpdateMethod"),
     effective("primaryLease"),
@@ -175,15 +174,15 @@ pub const TABLE: &[Entry] = &[
     listed("monitoring", "the agents' own metrics are served"),
     listed("externalClusters", "nothing reads from other servers"),
     effective("logLevel"),
-    listed("projectedVolumeTemplate", KUBELET),
+    effective("projectedVolumeTemplate"),
     effective("env"),
     effective("envFrom"),
     listed("managed.roles", "roles are left alone"),
     listed("managed.services", "the Services -rw, -ro and -r are made"),
-    listed("seccompProfile", KUBELET),
-    listed("podSecurityContext", KUBELET),
-    listed("securityContext", KUBELET),
-    unless(listed("enablePDB", "PodDisruptionBudgets are made"), "", true),
+    effective("seccompProfile"),
+    effective("podSecurityContext"),
+    effective("securityContext"),
+    effective("enablePDB"),
     unless(
         blocking("plugins[]", "what the plugin archives, encrypts or restores would not be"),
         "enabled",
@@ -339,13 +338,13 @@ mod tests {
             "instances": 3,
             "storage": { "size": "1Gi" },
             "bootstrap": { "recovery": { "source": "old" } },
-            "affinity": { "topologyKey": "zone" },
+            "monitoring": { "metricsQueriesTTL": "1m" },
             "plugins": [{ "name": "a" }, { "name": "b", "enabled": false }],
         });
         let findings = unsupported(&spec);
         let found: Vec<_> = findings.iter().map(|f| (f.path.as_str(), f.kind)).collect();
         assert!(found.contains(&("spec.bootstrap.recovery", Support::Blocking)));
-        assert!(found.contains(&("spec.affinity", Support::Listed)));
+        assert!(found.contains(&("spec.monitoring", Support::Listed)));
         assert!(found.contains(&("spec.plugins[0]", Support::Blocking)));
         assert_eq!(found.len(), 3, "{found:?}");
         assert!(blocks(&findings));
@@ -355,7 +354,6 @@ mod tests {
     fn a_field_that_asks_for_nothing_is_no_finding() {
         let spec = json!({
             "replica": { "enabled": false, "source": "x" },
-            "enablePDB": true,
             "backup": { "target": "primary" },
             "tablespaces": [],
         });

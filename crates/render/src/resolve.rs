@@ -27,6 +27,7 @@ use crate::setup::Owner;
 
 mod bootstrap;
 mod checks;
+mod operand;
 
 /// A user's spec, resolved.
 #[derive(Clone, Debug, PartialEq)]
@@ -144,12 +145,12 @@ pub fn resolve(owner: &Owner<'_>) -> Resolved {
     let user = &owner.cluster.spec;
     let mut findings = Findings::default();
     let image = user.image_name.clone().unwrap_or_else(|| owner.setup.postgres_image.clone());
-    let major = major_of(&image, &mut findings);
+    let major = operand::usable_major(owner, &image, &mut findings);
     let unsupported = checks::check(owner, major, &mut findings);
     let initdb = bootstrap::initdb(user, major);
     let secret_names = secret_names(owner);
     let template = template(owner, &initdb, &secret_names, &mut findings);
-    let (uid, gid) = user_ids(user, &image);
+    let operand::User { uid, gid } = operand::user(owner, &image, &mut findings);
     let retain_volumes = user
         .storage
         .as_ref()
@@ -493,36 +494,4 @@ fn delays(user: &ClusterSpec) -> Delays {
             defaults.promotion_seconds,
         ),
     }
-}
-
-/// The major version that an image's tag begins with.
-fn major_of(image: &str, findings: &mut Findings) -> Option<Major> {
-    let name = image.split('@').next().unwrap_or(image);
-    let tag = name.rsplit_once(':').map_or("", |(_, tag)| tag);
-    let digits: String = tag.chars().take_while(char::is_ascii_digit).collect();
-    let Ok(number) = digits.parse::<u32>() else {
-        findings.add(
-            "spec.imageName",
-            format!("the tag of {image:?} does not begin with PostgreSQL's major version, like 17 or 17.6; choose one that does"),
-        );
-        return None;
-    };
-    let major = Major::ALL.into_iter().find(|major| major.number() == number);
-    if major.is_none() {
-        let known = Major::ALL.map(|major| major.number().to_string()).join(", ");
-        findings.add(
-            "spec.imageName",
-            format!("PostgreSQL {number} of {image:?} is not known; known are {known}"),
-        );
-    }
-    major
-}
-
-/// CloudNativePG's images know `postgres` as 26, the official ones as 999 (traps P4).
-fn user_ids(user: &ClusterSpec, image: &str) -> (i64, i64) {
-    let repository = image.split(['@', ':']).next().unwrap_or(image);
-    let official = repository == "postgres" || repository.ends_with("library/postgres");
-    let default = if official { 999 } else { 26 };
-    let uid = user.postgres_uid.unwrap_or(default);
-    (uid, user.postgres_gid.unwrap_or(default))
 }

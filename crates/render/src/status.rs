@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use matriarch_api::annotations::Annotation;
 use matriarch_api::cluster::{
-    CertificatesStatus, ClusterStatus, Effective, EffectiveSynchronous, InstanceReportedState,
-    Memory as StoredMemory, RetainPolicy,
+    CertificatesStatus, ClusterStatus, Effective, EffectiveSynchronous, ImageInfo,
+    InstanceReportedState, Memory as StoredMemory, RetainPolicy,
 };
 use matriarch_api::conditions::{self, ConditionType};
 use matriarch_api::labels::Label;
@@ -58,6 +58,7 @@ pub fn render(
         selector: Some(selector(owner)),
         certificates: Some(certificates(resolved, world)),
         memory: Some(stored(plan, &before)),
+        pg_data_image_info: data_image(resolved, plan, &before),
         ..before.clone()
     };
     primaries(&mut status, &before, report, &now);
@@ -90,6 +91,19 @@ fn stored(plan: &Plan, before: &ClusterStatus) -> StoredMemory {
         memory.facts.insert(MEMORY_FACT.to_owned(), fact);
     }
     memory
+}
+
+/// The image of the instances, from the first one that is made; a spec that cannot be carried out
+/// changes nothing.
+fn data_image(resolved: &Resolved, plan: &Plan, before: &ClusterStatus) -> Option<ImageInfo> {
+    match &resolved.wanted {
+        Wanted::Valid(_) if !plan.memory.members.is_empty() => Some(ImageInfo {
+            image: Some(resolved.image.clone()),
+            major_version: resolved.major.and_then(|major| i32::try_from(major).ok()),
+            extensions: Vec::new(),
+        }),
+        Wanted::Valid(_) | Wanted::Invalid { .. } => before.pg_data_image_info.clone(),
+    }
 }
 
 fn next_action(plan: &Plan) -> Option<String> {

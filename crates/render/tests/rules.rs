@@ -1,5 +1,8 @@
 //! What is made from a Cluster, and what is refused.
 
+#[path = "rules/fields.rs"]
+mod fields;
+
 use std::collections::BTreeMap;
 
 use matriarch_api::Cluster;

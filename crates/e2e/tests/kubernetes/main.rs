@@ -9,3 +9,4 @@ mod generated;
 mod kubectl;
 mod kustomization;
 mod operator;
+mod pods;

@@ -111,50 +111,79 @@ fn spec(owner: &Owner<'_>, resolved: &Resolved, instance: &str, wal_volume: bool
     spec
 }
 
+/// What the Pod Security Standard `restricted` asks for, with the user's fields over it.
 fn pod_security(owner: &Owner<'_>, resolved: &Resolved) -> Value {
-    if let Some(given) = &owner.cluster.spec.pod_security_context {
-        return json!(given);
-    }
-    let seccomp = owner
-        .cluster
-        .spec
+    let user = &owner.cluster.spec;
+    let seccomp = user
         .seccomp_profile
         .as_ref()
         .map_or_else(|| json!({"type": "RuntimeDefault"}), |profile| json!(profile));
-    json!({
+    let ours = json!({
         "runAsNonRoot": true,
         "runAsUser": resolved.uid,
         "runAsGroup": resolved.gid,
         "fsGroup": resolved.gid,
         "fsGroupChangePolicy": "OnRootMismatch",
         "seccompProfile": seccomp,
-    })
+    });
+    user.pod_security_context.as_ref().map_or(ours.clone(), |given| overlaid(ours, &json!(given)))
 }
 
-fn container_security() -> Value {
-    json!({
+/// The same for a container: also of the one that copies the binary.
+fn container_security(owner: &Owner<'_>) -> Value {
+    let ours = json!({
         "allowPrivilegeEscalation": false,
         "capabilities": { "drop": ["ALL"] },
         "privileged": false,
         "readOnlyRootFilesystem": true,
         "runAsNonRoot": true,
-    })
+    });
+    let given = owner.cluster.spec.security_context.as_ref();
+    given.map_or(ours.clone(), |given| overlaid(ours, &json!(given)))
 }
 
+/// Ours with the user's fields instead of ours of the same name; what is added to capabilities
+/// leaves what is dropped.
+fn overlaid(mut ours: Value, given: &Value) -> Value {
+    for (name, value) in given.as_object().into_iter().flatten() {
+        match (name.as_str(), value.as_object()) {
+            ("capabilities", Some(fields)) => {
+                for (field, list) in fields {
+                    ours[name][field] = list.clone();
+                }
+            }
+            _ => ours[name] = value.clone(),
+        }
+    }
+    ours
+}
+
+/// The same pull policy and resources as the database's container has: a pod's quality of service,
+/// and quotas, count every container.
 fn bootstrap_container(owner: &Owner<'_>) -> Value {
-    json!({
+    let mut container = json!({
         "name": names::BOOTSTRAP_CONTAINER,
         "image": owner.setup.operator_image,
         "command": ["/matriarch", "bootstrap", names::BINARY],
-        "securityContext": container_security(),
+        "securityContext": container_security(owner),
         "volumeMounts": [{"name": "scratch", "mountPath": "/controller", "subPath": "controller"}],
-    })
+    });
+    pull_and_resources(owner, &mut container);
+    container
+}
+
+fn pull_and_resources(owner: &Owner<'_>, container: &mut Value) {
+    let user = &owner.cluster.spec;
+    if let Some(policy) = &user.image_pull_policy {
+        container["imagePullPolicy"] = json!(policy);
+    }
+    if let Some(resources) = &user.resources {
+        container["resources"] = json!(resources);
+    }
 }
 
 fn database_container(owner: &Owner<'_>, resolved: &Resolved, wal_volume: bool) -> Value {
     let user = &owner.cluster.spec;
-    let security =
-        user.security_context.as_ref().map_or_else(container_security, |context| json!(context));
     let mut container = json!({
         "name": names::POSTGRES_CONTAINER,
         "image": resolved.image,
@@ -165,8 +194,8 @@ fn database_container(owner: &Owner<'_>, resolved: &Resolved, wal_volume: bool) 
             {"name": "status", "containerPort": names::AGENT_PORT, "protocol": "TCP"},
             {"name": "metrics", "containerPort": names::METRICS_PORT, "protocol": "TCP"},
         ],
-        "securityContext": security,
-        "volumeMounts": mounts(wal_volume),
+        "securityContext": container_security(owner),
+        "volumeMounts": mounts(owner, wal_volume),
     });
     for (name, probe) in probes(owner, resolved) {
         container[name] = probe;
@@ -174,12 +203,7 @@ fn database_container(owner: &Owner<'_>, resolved: &Resolved, wal_volume: bool) 
     if !user.env_from.is_empty() {
         container["envFrom"] = json!(user.env_from);
     }
-    if let Some(policy) = &user.image_pull_policy {
-        container["imagePullPolicy"] = json!(policy);
-    }
-    if let Some(resources) = &user.resources {
-        container["resources"] = json!(resources);
-    }
+    pull_and_resources(owner, &mut container);
     container
 }
 
@@ -197,7 +221,7 @@ fn environment(owner: &Owner<'_>) -> Vec<Value> {
     environment
 }
 
-fn mounts(wal_volume: bool) -> Vec<Value> {
+fn mounts(owner: &Owner<'_>, wal_volume: bool) -> Vec<Value> {
     let mut mounts = vec![
         json!({"name": "pgdata", "mountPath": "/var/lib/postgresql/data"}),
         json!({"name": "scratch", "mountPath": "/controller", "subPath": "controller"}),
@@ -215,6 +239,9 @@ fn mounts(wal_volume: bool) -> Vec<Value> {
     if wal_volume {
         mounts.push(json!({"name": "pg-wal", "mountPath": "/var/lib/postgresql/wal"}));
     }
+    if owner.cluster.spec.projected_volume_template.is_some() {
+        mounts.push(json!({"name": "projected", "mountPath": "/projected", "readOnly": true}));
+    }
     mounts
 }
 
@@ -224,14 +251,17 @@ fn volumes(owner: &Owner<'_>, instance: &str, wal_volume: bool) -> Vec<Value> {
     if let Some(limit) = limits.shm {
         shm["sizeLimit"] = json!(limit);
     }
-    let mut scratch = json!({});
-    if let Some(limit) = limits.temporary_data {
-        scratch["sizeLimit"] = json!(limit);
-    }
+    let scratch = match &owner.cluster.spec.ephemeral_volume_source {
+        Some(source) => json!({"name": "scratch", "ephemeral": source}),
+        None => match limits.temporary_data {
+            Some(limit) => json!({"name": "scratch", "emptyDir": {"sizeLimit": limit}}),
+            None => json!({"name": "scratch", "emptyDir": {}}),
+        },
+    };
     let claim = |name: String| json!({"claimName": name});
     let mut volumes = vec![
         json!({"name": "pgdata", "persistentVolumeClaim": claim(names::data_claim(instance))}),
-        json!({"name": "scratch", "emptyDir": scratch}),
+        scratch,
         json!({"name": "shm", "emptyDir": shm}),
         json!({
             "name": "passwd",
@@ -252,6 +282,9 @@ fn volumes(owner: &Owner<'_>, instance: &str, wal_volume: bool) -> Vec<Value> {
         volumes.push(
             json!({"name": "pg-wal", "persistentVolumeClaim": claim(names::wal_claim(instance))}),
         );
+    }
+    if let Some(source) = &owner.cluster.spec.projected_volume_template {
+        volumes.push(json!({"name": "projected", "projected": source}));
     }
     volumes
 }

@@ -25,7 +25,10 @@ pub fn service_account(owner: &Owner<'_>) -> Value {
                 account["metadata"][kind] = json!({});
             }
             for (key, value) in extra {
-                account["metadata"][kind][key] = value.clone();
+                // By our labels the operator finds what it has made.
+                if account["metadata"][kind][key].is_null() {
+                    account["metadata"][kind][key] = value.clone();
+                }
             }
         }
     }

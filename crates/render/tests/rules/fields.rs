@@ -1,0 +1,293 @@
+//! What of the user's fields is in the objects that are made.
+
+use matriarch_api::Cluster;
+use matriarch_plan::Wanted;
+use matriarch_plan::world::Object;
+use serde_json::{Value, json};
+
+use matriarch_render::setup::{Owner, Setup};
+use matriarch_render::{Resolved, objects, resolve};
+
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+fn cluster(fields: &Value, status: &Value) -> Cluster {
+    let mut spec = json!({
+        "instances": 3,
+        "imageName": "ghcr.io/cloudnative-pg/postgresql:17.6",
+        "storage": {"size": "1Gi"},
+    });
+    for (name, value) in fields.as_object().unwrap() {
+        spec[name] = value.clone();
+    }
+    serde_json::from_value(json!({
+        "apiVersion": "matriarch.dev/v1",
+        "kind": "Cluster",
+        "metadata": {"name": "c", "namespace": "ns", "uid": "u", "generation": 1},
+        "spec": spec,
+        "status": status,
+    }))
+    .unwrap()
+}
+
+fn with<T>(fields: &Value, status: &Value, look: impl Fn(&Owner<'_>, &Resolved) -> T) -> T {
+    let (setup, cluster) = (Setup::default(), cluster(fields, status));
+    let owner = Owner { setup: &setup, cluster: &cluster };
+    look(&owner, &resolve(&owner))
+}
+
+fn pod(fields: &Value) -> Value {
+    with(fields, &json!({}), |owner, resolved| {
+        assert_eq!(findings(resolved), Vec::<String>::new());
+        assert_eq!(resolved.unsupported, []);
+        objects::pod::new(owner, resolved, "c-1", false)
+    })
+}
+
+fn stamp(fields: &Value) -> String {
+    with(fields, &json!({}), objects::pod::stamp)
+}
+
+fn findings(resolved: &Resolved) -> Vec<String> {
+    match &resolved.wanted {
+        Wanted::Valid(_) => Vec::new(),
+        Wanted::Invalid { findings } => {
+            findings.iter().map(|it| format!("{}: {}", it.path, it.message)).collect()
+        }
+    }
+}
+
+/// A field, a value, and where in a pod which value is to be.
+fn fields_in_pods() -> Vec<(&'static str, Value, &'static str, Value)> {
+    let limits = json!({"requests": {"cpu": "1"}, "limits": {"cpu": "1"}});
+    let spread = json!([{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"a": "b"}}}]);
+    let projected = json!({"sources": [{"secret": {"name": "s"}}]});
+    let claim = json!({"volumeClaimTemplate": {"spec": {
+        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}});
+    let tolerations = json!([{"key": "a", "operator": "Exists", "effect": "NoSchedule"}]);
+    let mut table = vec![
+        ("imagePullPolicy", json!("Never"), "/containers/0/imagePullPolicy", json!("Never")),
+        ("imagePullPolicy", json!("Never"), "/initContainers/0/imagePullPolicy", json!("Never")),
+        ("imagePullSecrets", json!([{"name": "s"}]), "/imagePullSecrets", json!([{"name": "s"}])),
+        ("schedulerName", json!("mine"), "/schedulerName", json!("mine")),
+        ("priorityClassName", json!("high"), "/priorityClassName", json!("high")),
+        ("postgresUID", json!(1000), "/securityContext/runAsUser", json!(1000)),
+        ("postgresGID", json!(1001), "/securityContext/runAsGroup", json!(1001)),
+        ("postgresGID", json!(1001), "/securityContext/fsGroup", json!(1001)),
+        ("resources", limits.clone(), "/containers/0/resources", limits.clone()),
+        ("resources", limits.clone(), "/initContainers/0/resources", limits),
+        ("topologySpreadConstraints", spread.clone(), "/topologySpreadConstraints", spread),
+        ("serviceAccountName", json!("mine"), "/serviceAccountName", json!("mine")),
+        ("projectedVolumeTemplate", projected.clone(), "/volumes/5/projected", projected),
+        ("ephemeralVolumeSource", claim.clone(), "/volumes/1/ephemeral", claim),
+        (
+            "livenessProbeTimeout",
+            json!(60),
+            "/containers/0/livenessProbe/failureThreshold",
+            json!(6),
+        ),
+    ];
+    for (field, place) in [("shm", "/volumes/2/emptyDir"), ("temporaryData", "/volumes/1/emptyDir")]
+    {
+        let mut wanted = json!({"sizeLimit": "256Mi"});
+        if field == "shm" {
+            wanted["medium"] = json!("Memory");
+        }
+        table.push(("ephemeralVolumesSizeLimit", json!({field: "256Mi"}), place, wanted));
+    }
+    let local = json!({"type": "Localhost", "localhostProfile": "p.json"});
+    table.push(("seccompProfile", local.clone(), "/securityContext/seccompProfile", local));
+    let selector = json!({"kubernetes.io/arch": "arm64"});
+    table.push(("affinity", json!({"nodeSelector": selector}), "/nodeSelector", selector));
+    table.push(("affinity", json!({"tolerations": tolerations}), "/tolerations", tolerations));
+    table
+}
+
+#[test]
+fn a_field_about_pods_is_in_pods_and_its_change_makes_new_ones() {
+    let plain = stamp(&json!({}));
+    for (field, value, place, wanted) in fields_in_pods() {
+        let fields = json!({field: value});
+        let made = pod(&fields);
+        assert_eq!(made["spec"].pointer(place), Some(&wanted), "{field} at {place}");
+        assert_ne!(stamp(&fields), plain, "a change of {field} makes no new pods");
+    }
+    let mounts = pod(&json!({"projectedVolumeTemplate": {"sources": []}}));
+    let mounts = mounts["spec"]["containers"][0]["volumeMounts"].as_array().unwrap().clone();
+    assert!(mounts.iter().any(|mount| mount["mountPath"] == "/projected"), "{mounts:?}");
+}
+
+#[test]
+fn a_change_that_pods_do_not_show_makes_no_new_ones() {
+    let plain = stamp(&json!({}));
+    for fields in [
+        json!({"instances": 5}),
+        json!({"enablePDB": false}),
+        json!({"description": "mine"}),
+        json!({"serviceAccountTemplate": {"metadata": {"annotations": {"a": "b"}}}}),
+        json!({"postgresql": {"parameters": {"work_mem": "8MB"}}}),
+        json!({"primaryUpdateMethod": "restart"}),
+    ] {
+        assert_eq!(stamp(&fields), plain, "{fields}");
+    }
+}
+
+#[test]
+fn instances_keep_apart_as_the_user_says() {
+    let affinity = |fields: Value| pod(&json!({"affinity": fields}))["spec"]["affinity"].clone();
+    let term = json!({
+        "labelSelector": {"matchLabels": {"matriarch.dev/cluster": "c", "matriarch.dev/podRole": "instance"}},
+        "topologyKey": "kubernetes.io/hostname",
+    });
+    let preferred = json!([{"weight": 100, "podAffinityTerm": term}]);
+    let should = "preferredDuringSchedulingIgnoredDuringExecution";
+    let must = "requiredDuringSchedulingIgnoredDuringExecution";
+    assert_eq!(affinity(json!({})), json!({"podAntiAffinity": {should: preferred}}));
+    assert_eq!(affinity(json!({"enablePodAntiAffinity": false})), json!({}));
+    let mut zone = term.clone();
+    zone["topologyKey"] = json!("zone");
+    assert_eq!(
+        affinity(json!({"podAntiAffinityType": "required", "topologyKey": "zone"})),
+        json!({"podAntiAffinity": {must: [zone]}})
+    );
+    let other = json!({"labelSelector": {"matchLabels": {"app": "noisy"}}, "topologyKey": "rack"});
+    assert_eq!(
+        affinity(json!({
+            "podAntiAffinityType": "required",
+            "additionalPodAntiAffinity": {must: [other]},
+            "additionalPodAffinity": {must: [other]},
+            "nodeAffinity": {must: {"nodeSelectorTerms": []}},
+        })),
+        json!({
+            "podAntiAffinity": {must: [other, term]},
+            "podAffinity": {must: [other]},
+            "nodeAffinity": {must: {"nodeSelectorTerms": []}},
+        })
+    );
+}
+
+#[test]
+fn fields_of_security_contexts_go_over_ours_one_by_one() {
+    let made = pod(&json!({
+        "podSecurityContext": {"fsGroup": 7, "seccompProfile": {"type": "Unconfined"}},
+        "securityContext": {"readOnlyRootFilesystem": false, "capabilities": {"add": ["X"]}},
+    }));
+    let pod = &made["spec"]["securityContext"];
+    assert_eq!((&pod["fsGroup"], &pod["runAsNonRoot"]), (&json!(7), &json!(true)));
+    assert_eq!(pod["seccompProfile"], json!({"type": "Unconfined"}));
+    for container in ["containers", "initContainers"] {
+        let context = &made["spec"][container][0]["securityContext"];
+        assert_eq!(context["readOnlyRootFilesystem"], json!(false));
+        assert_eq!(context["allowPrivilegeEscalation"], json!(false));
+        assert_eq!(context["capabilities"], json!({"drop": ["ALL"], "add": ["X"]}));
+    }
+}
+
+#[test]
+fn the_passwd_file_names_the_user_that_runs() {
+    let line = |fields: Value| {
+        let map = with(&fields, &json!({}), |owner, resolved| {
+            objects::stateless(owner, resolved, Object::Passwd, &[])
+        });
+        let text = map["data"]["passwd"].as_str().unwrap().to_owned();
+        text.lines().find(|line| line.starts_with("postgres:")).unwrap().to_owned()
+    };
+    assert!(line(json!({})).starts_with("postgres:x:26:26:"));
+    assert!(line(json!({"imageName": "postgres:17"})).starts_with("postgres:x:999:999:"));
+    let written = json!({"postgresUID": 1000, "postgresGID": 1001});
+    assert!(line(written).starts_with("postgres:x:1000:1001:"));
+    let over = json!({"postgresUID": 1000, "podSecurityContext": {"runAsUser": 70}});
+    assert!(line(over).starts_with("postgres:x:70:26:"));
+}
+
+#[test]
+fn the_official_image_is_told_by_its_name_and_all_others_are_cloudnativepg_s() {
+    let uid = |image: &str| with(&json!({"imageName": image}), &json!({}), |_, it| it.uid);
+    for image in [
+        "postgres:17",
+        "docker.io/library/postgres:17.6",
+        "localhost:5000/library/postgres:17@sha256:00",
+    ] {
+        assert_eq!(uid(image), 999, "{image}");
+    }
+    for image in [
+        "ghcr.io/cloudnative-pg/postgresql:17.6",
+        "localhost:5000/cloudnative-pg/postgresql:17",
+        "registry.example/team/postgis:17-3.5",
+        "my-postgres:17",
+    ] {
+        assert_eq!(uid(image), 26, "{image}");
+    }
+    // A registry's port is no tag.
+    let said = |image: &str| with(&json!({"imageName": image}), &json!({}), |_, it| findings(it));
+    assert_eq!(said("localhost:5000/postgres:17.6"), Vec::<String>::new());
+    assert!(said("localhost:5000/postgres")[0].contains("does not begin with"));
+}
+
+#[test]
+fn the_user_of_the_data_stays() {
+    let status = json!({
+        "pgDataImageInfo": {"image": "postgres:17", "majorVersion": 17},
+        "effective": {"postgresUID": 999, "postgresGID": 999},
+    });
+    let ids = |fields: Value| {
+        with(&fields, &status, |_, resolved| (resolved.uid, resolved.gid, findings(resolved)))
+    };
+    let mirrored = ids(json!({"imageName": "registry.example/pg/postgres:17"}));
+    assert_eq!(mirrored, (999, 999, Vec::new()));
+    let (uid, _, said) = ids(json!({"podSecurityContext": {"runAsUser": 26}}));
+    assert_eq!(uid, 999);
+    assert!(
+        said[0].starts_with("spec.podSecurityContext.runAsUser: the data belongs to user id 999"),
+        "{said:?}"
+    );
+    assert_eq!(ids(json!({"podSecurityContext": {"runAsGroup": 26}})), (999, 26, Vec::new()));
+    let root = with(&json!({"postgresUID": 0}), &json!({}), |_, resolved| findings(resolved));
+    assert!(root[0].starts_with("spec.postgresUID: PostgreSQL does not run as root"), "{root:?}");
+}
+
+#[test]
+fn another_major_version_is_refused_with_the_reason() {
+    let status = json!({"pgDataImageInfo": {"image": "postgres:17.5", "majorVersion": 17}});
+    let said =
+        |image: &str| with(&json!({"imageName": image}), &status, |_, resolved| findings(resolved));
+    assert_eq!(said("postgres:17.6"), Vec::<String>::new());
+    let refused = said("postgres:18.1");
+    assert!(refused[0].contains("the data is of PostgreSQL 17"), "{refused:?}");
+}
+
+#[test]
+fn a_service_account_has_what_its_template_says_and_keeps_our_labels() {
+    let account = with(
+        &json!({"serviceAccountTemplate": {"metadata": {
+            "annotations": {"eks.amazonaws.com/role-arn": "r"},
+            "labels": {"team": "a", "matriarch.dev/cluster": "other"},
+        }}}),
+        &json!({}),
+        |owner, resolved| objects::stateless(owner, resolved, Object::ServiceAccount, &[]),
+    );
+    let metadata = &account["metadata"];
+    assert_eq!(metadata["annotations"]["eks.amazonaws.com/role-arn"], json!("r"));
+    assert_eq!(metadata["labels"]["team"], json!("a"));
+    assert_eq!(metadata["labels"]["matriarch.dev/cluster"], json!("c"));
+}
+
+#[test]
+fn a_given_service_account_is_bound_and_not_made() {
+    with(&json!({"serviceAccountName": "mine"}), &json!({}), |owner, resolved| {
+        let spec = resolved.spec().unwrap();
+        assert!(!spec.objects.contains(&Object::ServiceAccount));
+        let binding = objects::stateless(owner, resolved, Object::RoleBinding, &[]);
+        assert_eq!(binding["subjects"][0]["name"], json!("mine"));
+    });
+}
+
+#[test]
+fn a_disruption_budget_is_made_unless_refused() {
+    let made = |fields: Value| {
+        with(&fields, &json!({}), |_, resolved| {
+            resolved.spec().unwrap().objects.contains(&Object::DisruptionBudget)
+        })
+    };
+    assert!(made(json!({})) && made(json!({"enablePDB": true})));
+    assert!(!made(json!({"enablePDB": false})));
+}
