@@ -60,7 +60,7 @@ pub async fn run(options: AgentOptions) -> Result<(), Error> {
     // A provider that is already installed is this one.
     let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     logs::begin(&options.root, &options.instance);
-    tracing::info!(instance = options.instance, version = env!("CARGO_PKG_VERSION"), "agent");
+    tracing::info!(instance = options.instance, version = matriarch_api::VERSION, "agent");
     let identity: Identity =
         options.identity.parse().map_err(|_| Error::Identity(options.identity.clone()))?;
     let root = &options.root;

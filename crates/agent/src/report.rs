@@ -110,7 +110,7 @@ pub fn status(sources: &Sources<'_>) -> InstanceStatus {
         restart: view.restart.as_ref().map(outcome).or(known.restart.clone()),
         failure,
         waiting: sources.waiting.clone(),
-        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        agent_version: matriarch_api::VERSION.to_owned(),
         kept_directories: kept(sources),
     }
 }

@@ -23,5 +23,11 @@ pub mod statistics;
 pub mod support;
 pub mod validate;
 
+/// The version that was built: `MATRIARCH_VERSION` as it was at build time, else the source's own.
+pub const VERSION: &str = match option_env!("MATRIARCH_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 pub use identity::{Identity, Kind};
 pub use object::{Cluster, ClusterImageCatalog, ImageCatalog, Instance};

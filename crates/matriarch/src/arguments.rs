@@ -11,7 +11,7 @@ use crate::plugin::LocalPlugin;
 
 /// PostgreSQL on Kubernetes.
 #[derive(Debug, Parser)]
-#[command(name = "matriarch", version, about)]
+#[command(name = "matriarch", version = matriarch_api::VERSION, about)]
 pub struct Arguments {
     /// What to be.
     #[command(subcommand)]

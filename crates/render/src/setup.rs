@@ -25,8 +25,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             identity: Identity::default(),
-            operator_image: concat!("ghcr.io/matriarch/matriarch:", env!("CARGO_PKG_VERSION"))
-                .to_owned(),
+            operator_image: format!("ghcr.io/matriarch/matriarch:{}", matriarch_api::VERSION),
             postgres_image: "ghcr.io/cloudnative-pg/postgresql:18".to_owned(),
             cluster_domain: "cluster.local".to_owned(),
         }

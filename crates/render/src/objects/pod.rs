@@ -40,7 +40,7 @@ pub fn made_from(owner: &Owner<'_>, resolved: &Resolved) -> Map<String, Value> {
     let mut annotations = Map::new();
     annotations.insert(owner.annotation(Annotation::Hash), json!(stamp(owner, resolved)));
     let serial = owner.annotation(Annotation::OperatorVersion);
-    annotations.insert(serial, json!(env!("CARGO_PKG_VERSION")));
+    annotations.insert(serial, json!(matriarch_api::VERSION));
     if let Some(at) = &resolved.restarted_at {
         annotations.insert(RESTARTED_AT.to_owned(), json!(at));
     }
