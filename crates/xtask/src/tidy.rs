@@ -37,6 +37,7 @@ pub fn run() -> Result<()> {
     let rules = Rules::read(&root)?;
     findings.extend(bans(&rules)?);
     findings.extend(licences(&graph, &rules));
+    findings.extend(compiled_twice()?);
     findings.extend(pure_lints(&root)?);
     findings.extend(sources(&root)?);
     if findings.is_empty() {
@@ -175,6 +176,30 @@ fn bans(rules: &Rules) -> Result<Vec<String>> {
     }
     let banned = rules.banned.iter().filter(|name| used.contains(name.as_str()));
     Ok(banned.map(|name| format!("banned crate in the binary: {name}")).collect())
+}
+
+/// The program alone and the workspace with its tests have to choose the same features, or building
+/// one after the other compiles what differs, and all that uses it, once more (docs/images.md).
+fn compiled_twice() -> Result<Vec<String>> {
+    let alone = chosen_features(&["--package", "matriarch", "--edges", "normal,build"])?;
+    let together = chosen_features(&["--workspace", "--edges", "normal,build,dev"])?;
+    let different = alone.difference(&together);
+    Ok(different
+        .map(|it| format!("compiled twice, its features differ in the workspace: {it}"))
+        .collect())
+}
+
+/// `name version [features]` of all that a selection is made of.
+fn chosen_features(selection: &[&str]) -> Result<BTreeSet<String>> {
+    let mut cargo = command::cargo(&paths::workspace());
+    cargo.args(["tree", "--locked", "--prefix", "none", "--format", "{p} [{f}]"]).args(selection);
+    let text = command::run_quietly(&mut cargo)?;
+    let packages: BTreeSet<String> =
+        text.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect();
+    if !packages.iter().any(|package| package.starts_with("rustls v")) {
+        bail!("`cargo tree` does not list what the binary uses");
+    }
+    Ok(packages)
 }
 
 fn licences(graph: &Graph, rules: &Rules) -> Vec<String> {
