@@ -68,10 +68,7 @@ enum Verb {
         filter: Option<String>,
     },
     /// Make images for the test cluster, without Docker: those named, or all.
-    Image {
-        /// Which images.
-        names: Vec<image::Name>,
-    },
+    Image(image::Arguments),
     /// Write the generated files: CRDs and the API reference.
     Gen {
         /// Fail if a file would change, and write nothing.
@@ -109,7 +106,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Bench { arguments } => return suite::bench(&arguments),
         Verb::Kube { verb } => return kube::run(verb),
         Verb::E2e { filter } => suite::e2e(filter.as_deref())?,
-        Verb::Image { names } => image::run(&names)?,
+        Verb::Image(arguments) => image::run(&arguments)?,
         Verb::Gen { check } => suite::generate(check)?,
         Verb::Tidy => tidy::run()?,
     }

@@ -118,7 +118,7 @@ pub fn local(arguments: &[String]) -> Result<ExitCode> {
 /// `cargo xtask bench …`: builds the binary as it ships, and measures it.
 pub fn bench(arguments: &[String]) -> Result<ExitCode> {
     setup::run(setup::For::Demo)?;
-    let release = shipped()?;
+    let release = shipped(&["matriarch", "matriarch-e2e"], None)?;
     let mut program = Command::new(release.join("matriarch-bench"));
     program.args(arguments).envs(setup::environment());
     let status = program
@@ -133,17 +133,56 @@ pub fn bench(arguments: &[String]) -> Result<ExitCode> {
 /// process (docs/decisions/0006).
 const SHIPPED_FLAGS: &str = "-C target-feature=+crt-static -C relocation-model=pie";
 
-/// The programs as images get them: for their size, and linked statically, because any image with
-/// PostgreSQL in it has to do (traps P2, P5). The target is named, else procedural macros would be
-/// linked so too. The directory that holds them.
-pub fn shipped() -> Result<PathBuf> {
+/// How the one program is compiled for an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Build {
+    /// As it ships.
+    Shipped,
+    /// From what was compiled for the tests already: a fraction of the time.
+    Tested,
+}
+
+/// The one program linked statically, because any image with PostgreSQL in it has to do (traps P2).
+/// It says that it is `version`, or without one the version of its source.
+pub fn program(build: Build, version: Option<&str>) -> Result<PathBuf> {
+    match build {
+        Build::Shipped => Ok(shipped(&["matriarch"], version)?.join("matriarch")),
+        Build::Tested => tested(version),
+    }
+}
+
+/// Programs for their size, and linked statically. The target is named, else procedural macros
+/// would be linked so too (traps P5). The directory that holds them.
+fn shipped(packages: &[&str], version: Option<&str>) -> Result<PathBuf> {
     let target = host()?;
-    let words = ["build", "--release", "--target", &target];
-    let packages = ["--package", "matriarch", "--package", "matriarch-e2e"];
     let mut cargo = cargo_command();
-    cargo.args(words).args(packages).env("RUSTFLAGS", SHIPPED_FLAGS);
-    command::run(&mut cargo)?;
+    cargo.args(["build", "--release", "--target", &target]).env("RUSTFLAGS", SHIPPED_FLAGS);
+    for package in packages {
+        cargo.args(["--package", package]);
+    }
+    command::run(with_version(&mut cargo, version))?;
     Ok(target_directory()?.join(target).join("release"))
+}
+
+/// Only the last step differs from what the tests compile: a flag for the one crate that is linked
+/// decides which C library is taken. With a version of its own everything that may name it is
+/// compiled anew, so that is done without clippy: cargo keeps it apart from what the tests use.
+fn tested(version: Option<&str>) -> Result<PathBuf> {
+    let mut cargo = cargo_command();
+    if version.is_none() {
+        lint(&mut cargo)?;
+    }
+    cargo.args(["rustc", "--package", "matriarch", "--bin", "matriarch"]);
+    cargo.args(["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"]);
+    command::run(with_version(&mut cargo, version))?;
+    Ok(target_directory()?.join("debug/matriarch"))
+}
+
+fn with_version<'a>(cargo: &'a mut Command, version: Option<&str>) -> &'a mut Command {
+    match version {
+        Some(version) => cargo.env("MATRIARCH_VERSION", version),
+        None => cargo.env_remove("MATRIARCH_VERSION"),
+    }
 }
 
 /// The target that this toolchain compiles for by itself.
@@ -173,9 +212,14 @@ fn cargo_command() -> Command {
 /// Cargo with our own packages compiled by clippy, every finding an error.
 fn linting(words: &[&str]) -> Result<()> {
     let mut cargo = cargo_command();
+    lint(&mut cargo)?;
+    command::run(cargo.args(words))
+}
+
+fn lint(cargo: &mut Command) -> Result<()> {
     cargo.env("RUSTC_WORKSPACE_WRAPPER", clippy_driver()?);
     cargo.env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
-    command::run(cargo.args(words))
+    Ok(())
 }
 
 /// Clippy of the toolchain that compiles here: another one would not know its standard library.

@@ -95,7 +95,7 @@ pub fn write(images: &[Image<'_>], out: &Path) -> Result<()> {
     let written = gather(images, &parts).and_then(|()| {
         let new = out.with_extension("new");
         let mut tar = Command::new("tar");
-        tar.args(["--create", "--format=gnu", "--owner=0", "--group=0"]);
+        tar.args(["--create", "--format=gnu", "--owner=0", "--group=0", "--mode=u=rwX,go=rX"]);
         tar.args(["--sort=name", "--mtime=@0", "--transform=s,^\\./,,"]);
         tar.arg("--file").arg(&new).arg("--directory").arg(&parts).arg(".");
         command::run_quietly(&mut tar)?;

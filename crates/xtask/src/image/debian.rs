@@ -1,12 +1,14 @@
 //! A root file system from Debian packages: unpacked and never configured, because an image only has
-//! to run programs. No chroot of apt's, no mounts, and a third of the time of debootstrap.
+//! to run programs. So there is no apt in a chroot, and nothing is mounted.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use super::make_directory;
 use crate::command;
 use crate::setup::debian::OtherRelease;
 
@@ -53,31 +55,49 @@ const LEFT_OUT: [&str; 18] = [
 /// Directories that are links in every Debian since 12; the packages of 12 do not bring the links.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
-/// Unpacks `packages` of `suite`, with all that they need, into the new directory `root`. Downloads
-/// go through the directory `work`.
-///
-/// # Errors
-/// The packages are not to be had, or a program that unpacks them failed.
-pub fn unpack(suite: &str, packages: &[&str], root: &Path, work: &Path) -> Result<()> {
-    let release = OtherRelease::open(suite, work)?;
-    let files = release.download(packages)?;
-    for name in MERGED {
-        fs::create_dir_all(root.join("usr").join(name))
-            .with_context(|| format!("cannot make {}", root.display()))?;
-        std::os::unix::fs::symlink(Path::new("usr").join(name), root.join(name))
-            .with_context(|| format!("cannot link {name} below {}", root.display()))?;
-    }
-    for file in files.iter().filter(|file| is_wanted(file)) {
-        unpack_one(file, root)?;
-    }
-    configure(root)
+/// Downloaded packages of one release.
+pub struct Packages {
+    files: Vec<PathBuf>,
 }
 
-/// Unpacks the single package `name` of `suite`, without what it depends on, over `root`.
-pub fn unpack_alone(suite: &str, name: &str, root: &Path, work: &Path) -> Result<()> {
-    let files = OtherRelease::open(suite, work)?.download(&[name])?;
-    let wanted = files.iter().find(|file| package_of(file) == name);
-    unpack_one(wanted.with_context(|| format!("apt did not download {name}"))?, root)
+impl Packages {
+    /// Downloads packages of the release `suite` with all that they need into the directory `work`.
+    ///
+    /// # Errors
+    /// They are not to be had.
+    pub fn download(suite: &str, names: &[&str], work: &Path) -> Result<Self> {
+        Ok(Self { files: OtherRelease::open(suite, work)?.download(names)? })
+    }
+
+    /// Unpacks what programs need of all packages but `except` into the new directory `root`, and
+    /// does what the packages' own scripts would have done of what matters here.
+    ///
+    /// # Errors
+    /// A program that does it failed, or the packages are not those of a Debian that is known.
+    pub fn unpack(&self, except: &str, root: &Path) -> Result<()> {
+        for name in ["", "usr"] {
+            make_directory(&root.join(name), 0o755)?;
+        }
+        for name in MERGED {
+            make_directory(&root.join("usr").join(name), 0o755)?;
+            symlink(Path::new("usr").join(name), root.join(name))
+                .with_context(|| format!("cannot link {name} below {}", root.display()))?;
+        }
+        let wanted = |file: &&PathBuf| is_wanted(file) && package_of(file) != except;
+        for file in self.files.iter().filter(wanted) {
+            unpack_file(file, root)?;
+        }
+        configure(root)
+    }
+
+    /// Unpacks the one package `name` over `root`.
+    ///
+    /// # Errors
+    /// As [`Packages::unpack`], or it was not downloaded.
+    pub fn unpack_one(&self, name: &str, root: &Path) -> Result<()> {
+        let file = self.files.iter().find(|file| package_of(file) == name);
+        unpack_file(file.with_context(|| format!("apt did not download {name}"))?, root)
+    }
 }
 
 fn is_wanted(file: &Path) -> bool {
@@ -93,7 +113,7 @@ fn package_of(file: &Path) -> String {
 }
 
 /// `dpkg -x` would put directories where the links of [`MERGED`] are.
-fn unpack_one(file: &Path, root: &Path) -> Result<()> {
+fn unpack_file(file: &Path, root: &Path) -> Result<()> {
     let shown = file.display();
     let mut unpack = Command::new("dpkg-deb");
     unpack.arg("--fsys-tarfile").arg(file).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -119,7 +139,6 @@ fn unpack_one(file: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the packages' own scripts would have made of this.
 fn configure(root: &Path) -> Result<()> {
     for name in ["passwd", "group"] {
         copy(root, &format!("usr/share/base-passwd/{name}.master"), &format!("etc/{name}"))?;
@@ -128,14 +147,15 @@ fn configure(root: &Path) -> Result<()> {
     let nsswitch = nsswitch.into_iter().find(|file| root.join(file).is_file());
     copy(root, nsswitch.context("no package brings nsswitch.conf")?, "etc/nsswitch.conf")?;
     if !root.join("bin/sh").exists() {
-        std::os::unix::fs::symlink("dash", root.join("bin/sh")).context("cannot link bin/sh")?;
+        symlink("dash", root.join("bin/sh")).context("cannot link bin/sh")?;
     }
     // PostgreSQL reads every file of the time zones, and one is a link to this.
-    std::os::unix::fs::symlink("/usr/share/zoneinfo/Etc/UTC", root.join("etc/localtime"))
+    symlink("/usr/share/zoneinfo/Etc/UTC", root.join("etc/localtime"))
         .context("cannot link etc/localtime")?;
     let mut cache = Command::new("chroot");
     command::run_quietly(cache.arg(root).arg("/sbin/ldconfig"))?;
-    Ok(())
+    // What it remembers of the files' times and numbers would make every image another one.
+    super::remove(&root.join("var/cache/ldconfig"))
 }
 
 fn copy(root: &Path, from: &str, to: &str) -> Result<()> {
@@ -150,12 +170,17 @@ pub fn make_locales(root: &Path, languages: &[&str]) -> Result<()> {
     let charmap = root.join("usr/share/i18n/charmaps/UTF-8.gz");
     command::run_quietly(Command::new("gzip").args(["--decompress", "--force"]).arg(&charmap))?;
     let places = root.join("usr/lib/locale");
-    fs::create_dir_all(&places).with_context(|| format!("cannot make {}", places.display()))?;
+    if !places.is_dir() {
+        make_directory(&places, 0o755)?;
+    }
     for language in languages {
         let mut make = Command::new("chroot");
         make.arg(root).args(["/usr/bin/localedef", "-i", language, "-f", "UTF-8"]);
         command::run_quietly(make.arg(format!("{language}.UTF-8")))?;
     }
+    let made = places.join("locale-archive");
+    fs::set_permissions(&made, fs::Permissions::from_mode(0o644))
+        .with_context(|| format!("localedef made no {}", made.display()))?;
     let sources = root.join("usr/share/i18n");
     fs::remove_dir_all(&sources).with_context(|| format!("cannot remove {}", sources.display()))
 }

@@ -8,6 +8,7 @@ mod operator;
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -16,6 +17,7 @@ use clap::ValueEnum;
 
 use crate::paths;
 use crate::setup::postgresql::{Major, TESTED};
+use crate::suite::Build;
 
 pub use archive::{Config, archive};
 
@@ -35,22 +37,50 @@ pub enum Name {
     Postgresql18,
 }
 
-/// Makes the named images, or all, where what they are made of has changed.
+/// Which images, and how.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Which images; all if none is named.
+    names: Vec<Name>,
+    /// The operator as the tests compile it, not as it ships: large and slow, but soon made.
+    #[arg(long)]
+    debug: bool,
+    /// Another version of the operator from the same source, in an archive of its own.
+    #[arg(long, value_name = "VERSION", value_parser = tag)]
+    tag: Option<String>,
+}
+
+/// What a registry takes for a tag.
+fn tag(text: &str) -> Result<String, String> {
+    let inside = |it: char| it.is_ascii_alphanumeric() || "_.-".contains(it);
+    let begins = text.starts_with(|it: char| it.is_ascii_alphanumeric() || it == '_');
+    if begins && text.len() <= 128 && text.chars().all(inside) {
+        return Ok(text.to_owned());
+    }
+    Err("a tag is at most 128 letters, digits, `_`, `.` and `-`, the first no `.` or `-`"
+        .to_owned())
+}
+
+/// Makes the images that were asked for, where what they are made of has changed.
 ///
 /// # Errors
 /// Says what could not be made; what was made before stays.
-pub fn run(names: &[Name]) -> Result<()> {
+pub fn run(arguments: &Arguments) -> Result<()> {
     if !paths::is_root() {
         bail!("the files of images belong to several users: run `cargo xtask image` as root");
     }
-    let names = if names.is_empty() { Name::value_variants() } else { names };
+    let names = if arguments.names.is_empty() { Name::value_variants() } else { &arguments.names };
+    if (arguments.debug || arguments.tag.is_some()) && !names.contains(&Name::Operator) {
+        bail!("--debug and --tag are of the operator's image: name `operator` as well");
+    }
+    let build = if arguments.debug { Build::Tested } else { Build::Shipped };
     let directory = directory()?;
     std::thread::scope(|scope| {
         let mut making = Vec::new();
         for name in names {
             let directory = &directory;
             making.push(scope.spawn(move || match name.major() {
-                None => operator::make(directory),
+                None => operator::make(build, arguments.tag.as_deref(), directory),
                 Some(major) => make_operand(major, directory),
             }));
         }
@@ -115,6 +145,20 @@ fn directory() -> Result<PathBuf> {
     Ok(directory)
 }
 
+/// Makes a directory of an image: its mode is not the business of who runs this, so no umask.
+fn make_directory(directory: &Path, mode: u32) -> Result<()> {
+    fs::create_dir(directory)
+        .and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(mode)))
+        .with_context(|| format!("cannot make {}", directory.display()))
+}
+
+/// Writes a file of an image, likewise.
+fn put(file: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    fs::write(file, bytes)
+        .and_then(|()| fs::set_permissions(file, fs::Permissions::from_mode(mode)))
+        .with_context(|| format!("cannot write {}", file.display()))
+}
+
 /// Removes a directory that may be there.
 fn remove(directory: &Path) -> Result<()> {
     match fs::remove_dir_all(directory) {
@@ -127,7 +171,7 @@ fn remove(directory: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Name, once};
+    use super::{Name, once, tag};
     use clap::ValueEnum as _;
     use std::fs;
 
@@ -136,6 +180,14 @@ mod tests {
         let without: Vec<&Name> =
             Name::value_variants().iter().filter(|name| name.major().is_none()).collect();
         assert_eq!(without, [&Name::Operator]);
+    }
+
+    #[test]
+    fn a_tag_is_what_a_registry_takes_and_no_path() {
+        assert_eq!(tag("0.2.0-next_1").as_deref(), Ok("0.2.0-next_1"));
+        for wrong in ["", "../a", "-a", ".a", "a b", "ä"] {
+            assert!(tag(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -3,13 +3,14 @@
 //! the same files and lie in one archive, so a node keeps the files once.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use super::archive::{self, Config, Image, Layer};
-use super::debian;
+use super::debian::{self, Packages};
+use super::{make_directory, put};
 use crate::setup::postgresql::Major;
 
 /// What is in an image beside the server: what a person or a test uses in a pod, and nothing that
@@ -27,6 +28,9 @@ const PACKAGES: [&str; 11] = [
     "procps",
     "sed",
 ];
+
+/// The package of a module that resolves names, for the image that names it in nsswitch.conf.
+const NSS_MODULE: &str = "libnss-myhostname";
 
 /// The languages of the locales that databases can be made in, beside C and C.UTF-8.
 const LANGUAGES: [&str; 2] = ["de_DE", "en_US"];
@@ -53,9 +57,10 @@ fn build(major: Major, place: &Path, out: &Path) -> Result<()> {
     let number = major.number;
     let root = place.join("root");
     let server = [format!("postgresql-{number}"), format!("postgresql-{number}-pgaudit")];
-    let packages: Vec<&str> =
-        PACKAGES.into_iter().chain(server.iter().map(String::as_str)).collect();
-    debian::unpack(major.suite, &packages, &root, &place.join("apt"))?;
+    let names: Vec<&str> =
+        PACKAGES.into_iter().chain([NSS_MODULE]).chain(server.iter().map(String::as_str)).collect();
+    let packages = Packages::download(major.suite, &names, &place.join("apt"))?;
+    packages.unpack(NSS_MODULE, &root)?;
     debian::make_locales(&root, &LANGUAGES)?;
     debian::require_libraries(&root, &[programs(major), libraries(major), "/usr/bin".into()])?;
     let layers = place.join("layers");
@@ -81,8 +86,8 @@ fn build(major: Major, place: &Path, out: &Path) -> Result<()> {
     })?;
     images.push(official_image(major, &[&base, &official]));
     let modules = layer(&layers, &place.join("nss"), |it| {
-        debian::unpack_alone(major.suite, "libnss-myhostname", it, &place.join("apt"))?;
-        put(&it.join("etc/nsswitch.conf"), NSSWITCH, 0o644)
+        packages.unpack_one(NSS_MODULE, it)?;
+        put(&it.join("etc/nsswitch.conf"), NSSWITCH.as_bytes(), 0o644)
     })?;
     images.push(Image {
         names: vec![name(&format!("postgresql-nss:{number}"))],
@@ -97,10 +102,8 @@ fn build(major: Major, place: &Path, out: &Path) -> Result<()> {
 
 /// A layer of what `fill` puts into the directory `place`.
 fn layer(layers: &Path, place: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<Layer> {
-    for name in ["etc", "run", "usr/local/bin", "var/lib"] {
-        let directory = place.join(name);
-        fs::create_dir_all(&directory)
-            .with_context(|| format!("cannot make {}", directory.display()))?;
+    for name in ["", "etc", "run", "usr", "usr/local", "usr/local/bin", "var", "var/lib"] {
+        make_directory(&place.join(name), 0o755)?;
     }
     fill(place)?;
     Layer::pack(place, layers)
@@ -127,7 +130,7 @@ fn user(root: &Path, place: &Path, uid: u32, gid: u32) -> Result<()> {
         let file = root.join("etc").join(name);
         let text =
             fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        put(&place.join("etc").join(name), &(without_user(&text) + &line), 0o644)?;
+        put(&place.join("etc").join(name), (without_user(&text) + &line).as_bytes(), 0o644)?;
     }
     for (name, mode) in [
         ("var/lib/postgresql", 0o755),
@@ -135,10 +138,9 @@ fn user(root: &Path, place: &Path, uid: u32, gid: u32) -> Result<()> {
         ("run/postgresql", 0o775),
     ] {
         let directory = place.join(name);
-        fs::create_dir(&directory)
-            .and_then(|()| fs::set_permissions(&directory, fs::Permissions::from_mode(mode)))
-            .and_then(|()| chown(&directory, Some(uid), Some(gid)))
-            .with_context(|| format!("cannot make {}", directory.display()))?;
+        make_directory(&directory, mode)?;
+        chown(&directory, Some(uid), Some(gid))
+            .with_context(|| format!("cannot give {} away", directory.display()))?;
     }
     Ok(())
 }
@@ -152,9 +154,8 @@ fn without_user(text: &str) -> String {
 /// The official image's own files. Matriarch starts a program of its own and never this script: it
 /// says so, should it be started.
 fn official_files(place: &Path) -> Result<()> {
-    let scripts = place.join("docker-entrypoint-initdb.d");
-    fs::create_dir(&scripts).with_context(|| format!("cannot make {}", scripts.display()))?;
-    put(&place.join("usr/local/bin/docker-entrypoint.sh"), ENTRYPOINT, 0o755)
+    make_directory(&place.join("docker-entrypoint-initdb.d"), 0o755)?;
+    put(&place.join("usr/local/bin/docker-entrypoint.sh"), ENTRYPOINT.as_bytes(), 0o755)
 }
 
 const ENTRYPOINT: &str = "#!/bin/sh
@@ -199,12 +200,6 @@ fn official_image<'a>(major: Major, layers: &[&'a Layer]) -> Image<'a> {
         stop_signal: Some("SIGINT".to_owned()),
         volumes: vec![data.to_owned()],
     }
-}
-
-fn put(file: &Path, text: &str, mode: u32) -> Result<()> {
-    fs::write(file, text)
-        .and_then(|()| fs::set_permissions(file, fs::Permissions::from_mode(mode)))
-        .with_context(|| format!("cannot write {}", file.display()))
 }
 
 #[cfg(test)]

@@ -1,33 +1,38 @@
-//! The operator's image: the one binary, on a root that has nothing else.
+//! The operator's image: the one program, on a root that has nothing else.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use super::archive::sha256;
-use super::{Config, archive, once, remove};
-use crate::suite;
+use super::{Config, archive, make_directory, once, put, remove};
+use crate::suite::{self, Build};
+use crate::{command, paths};
 
 /// Who runs it: no user of the image, so a number.
 const USER: &str = "65532";
 
-/// Makes `operator.tar` in `directory`.
-pub fn make(directory: &Path) -> Result<()> {
-    let binary = suite::shipped()?.join("matriarch");
-    let inputs = format!("{}\n{}", sha256(&binary)?, include_str!("operator.rs"));
-    let out = directory.join("operator.tar");
-    once(&out, &inputs, || {
-        let root = directory.join("operator.root");
-        let made = fill(&root, &binary).and_then(|()| archive(&root, &name(), &out, &config()));
+/// The version that the program has by itself.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Makes `operator.tar` in `directory`, or `operator-<tag>.tar` with a program that says that it is
+/// the version `tag`.
+pub fn make(build: Build, tag: Option<&str>, directory: &Path) -> Result<()> {
+    let name = tag.map_or_else(|| "operator".to_owned(), |tag| format!("operator-{tag}"));
+    let out = directory.join(format!("{name}.tar"));
+    once(&out, &inputs(build, &paths::workspace())?, || {
+        let program = suite::program(build, tag)?;
+        let root = directory.join(format!("{name}.root"));
+        remove(&root)?;
+        let tag = tag.unwrap_or(VERSION);
+        let image = format!("localhost/matriarch/operator:{tag}");
+        let made = fill(&root, &program)
+            .and_then(|()| require_version(&root, tag))
+            .and_then(|()| archive(&root, &image, &out, &config()));
         remove(&root)?;
         made
     })
-}
-
-fn name() -> String {
-    concat!("localhost/matriarch/operator:", env!("CARGO_PKG_VERSION")).to_owned()
 }
 
 fn config() -> Config {
@@ -38,13 +43,62 @@ fn config() -> Config {
     }
 }
 
-fn fill(root: &Path, binary: &Path) -> Result<()> {
-    let temporary = root.join("tmp");
-    fs::create_dir_all(&temporary)
-        .and_then(|()| fs::set_permissions(&temporary, fs::Permissions::from_mode(0o1777)))
-        .with_context(|| format!("cannot make {}", temporary.display()))?;
-    let inside = root.join("matriarch");
-    fs::copy(binary, &inside)
-        .and_then(|_| fs::set_permissions(&inside, fs::Permissions::from_mode(0o755)))
-        .with_context(|| format!("cannot copy {}", binary.display()))
+fn fill(root: &Path, program: &Path) -> Result<()> {
+    make_directory(root, 0o755)?;
+    make_directory(&root.join("tmp"), 0o1777)?;
+    let read = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+    put(&root.join("matriarch"), &read, 0o755)
+}
+
+/// Runs the program where there is nothing beside it: only a static one starts there.
+fn require_version(root: &Path, version: &str) -> Result<()> {
+    let mut run = Command::new("chroot");
+    run.arg("--userspec").arg(format!("{USER}:{USER}")).arg(root).args(["/matriarch", "--version"]);
+    let said = command::run_quietly(&mut run)
+        .context("the program does not run by itself: is it linked statically?")?;
+    if said.trim() == format!("matriarch {version}") {
+        return Ok(());
+    }
+    bail!("the program says `{}` of itself, not `matriarch {version}`", said.trim())
+}
+
+/// Crates that the program is not made of.
+const OTHER_CRATES: [&str; 3] = ["e2e", "sim", "xtask"];
+
+/// Digests of all that the program is made of, so that cargo is not asked where nothing changed: it
+/// would compile anew whenever the other version was made last.
+fn inputs(build: Build, root: &Path) -> Result<String> {
+    let mut files: Vec<PathBuf> =
+        ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "crates/xtask/src/suite.rs"]
+            .iter()
+            .map(|name| root.join(name))
+            .collect();
+    for entry in list(&root.join("crates"))? {
+        let other = entry.file_name().is_some_and(|name| OTHER_CRATES.iter().any(|it| name == *it));
+        if !other {
+            collect(&entry, &mut files)?;
+        }
+    }
+    files.sort();
+    let mut text =
+        format!("{build:?}\n{}{}", include_str!("operator.rs"), include_str!("archive.rs"));
+    text += &command::run_quietly(Command::new("sha256sum").args(&files))?;
+    Ok(text)
+}
+
+fn collect(place: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    if !place.is_dir() {
+        files.push(place.to_path_buf());
+        return Ok(());
+    }
+    for entry in list(place)? {
+        collect(&entry, files)?;
+    }
+    Ok(())
+}
+
+fn list(directory: &Path) -> Result<Vec<PathBuf>> {
+    let read = || fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect();
+    let listed: std::io::Result<Vec<PathBuf>> = read();
+    listed.with_context(|| format!("cannot list {}", directory.display()))
 }
