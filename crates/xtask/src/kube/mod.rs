@@ -205,7 +205,7 @@ fn start(cluster: &Cluster, hierarchies: &Hierarchies) -> Result<()> {
     storage::make(cluster)?;
     say("control plane");
     control::start(cluster, hierarchies)?;
-    addons::apply(cluster, &addons::manifests().join("cluster.yaml"))?;
+    addons::apply(cluster, &addons::manifests().join("kube-proxy.yaml"))?;
     storage::start(cluster, hierarchies)?;
     say("nodes");
     for machine in cluster.nodes() {
@@ -220,6 +220,8 @@ fn start(cluster: &Cluster, hierarchies: &Hierarchies) -> Result<()> {
     }
     addons::wait_for_nodes(cluster, hierarchies)?;
     say("nodes are ready; DNS and volumes");
+    // Not before: both of its pods would go to the node that is ready first.
+    addons::apply(cluster, &addons::manifests().join("dns.yaml"))?;
     storage::wait(cluster, hierarchies)?;
     addons::wait_for_dns(cluster)?;
     say("complete");

@@ -27,7 +27,7 @@ const CONTROL: [Program; 3] = [
 ];
 
 /// What a cluster needs besides.
-const CLUSTER: [Program; 10] = [
+const CLUSTER: [Program; 9] = [
     Program { name: "kubelet", package: "k8s.io/kubernetes/cmd/kubelet" },
     Program {
         name: "kube-controller-manager",
@@ -35,10 +35,6 @@ const CLUSTER: [Program; 10] = [
     },
     Program { name: "kube-scheduler", package: "k8s.io/kubernetes/cmd/kube-scheduler" },
     Program { name: "kube-proxy", package: "k8s.io/kubernetes/cmd/kube-proxy" },
-    Program {
-        name: "csi-provisioner",
-        package: "github.com/kubernetes-csi/external-provisioner/v5/cmd/csi-provisioner",
-    },
     Program {
         name: "csi-resizer",
         package: "github.com/kubernetes-csi/external-resizer/cmd/csi-resizer",
@@ -55,6 +51,12 @@ const CLUSTER: [Program; 10] = [
     Program { name: "pause", package: "./pause" },
 ];
 
+/// What a cluster needs besides, in a module of its own.
+const PROVISIONER: Program = Program {
+    name: "csi-provisioner",
+    package: "github.com/kubernetes-csi/external-provisioner/v5/cmd/csi-provisioner",
+};
+
 /// Builds what the tests without a cluster need and is not there.
 pub fn install(release: &Release) -> Result<()> {
     install_missing(release, &CONTROL)
@@ -62,7 +64,7 @@ pub fn install(release: &Release) -> Result<()> {
 
 /// Builds what a cluster needs and is not there.
 pub fn install_cluster(release: &Release) -> Result<()> {
-    install_missing(release, &[CONTROL.as_slice(), CLUSTER.as_slice()].concat())
+    install_missing(release, &[&CONTROL[..], &CLUSTER[..], &[PROVISIONER]].concat())
 }
 
 /// The directory of the kinds that snapshots of volumes need, in Go's cache of modules.
@@ -107,6 +109,21 @@ fn install_missing(release: &Release, programs: &[Program]) -> Result<()> {
 fn build(release: &Release, programs: &[Program]) -> Result<()> {
     let source = release.source();
     prepare(release, &source)?;
+    let (apart, together): (Vec<Program>, Vec<Program>) =
+        programs.iter().partition(|program| program.name == PROVISIONER.name);
+    if !together.is_empty() {
+        compile(release, &source, &together)?;
+    }
+    if !apart.is_empty() {
+        let beside = source.join("provisioner");
+        prepare_provisioner(release, &source, &beside)?;
+        compile(release, &beside, &apart)?;
+    }
+    Ok(())
+}
+
+/// Compiles programs of one module, and puts them where they are looked for when all are made.
+fn compile(release: &Release, source: &Path, programs: &[Program]) -> Result<()> {
     let version = release.version;
     let (major, minor) = release.minor.split_once('.').context("a version has two numbers")?;
     let package = "k8s.io/component-base/version";
@@ -116,7 +133,7 @@ fn build(release: &Release, programs: &[Program]) -> Result<()> {
     );
     let making = source.join("bin");
     fs::create_dir_all(&making).with_context(|| format!("cannot make {}", making.display()))?;
-    let mut build = go(&source);
+    let mut build = go(source);
     // As Kubernetes' own `make DBG=1`: a quarter of the compiler's time goes to making them fast.
     build.args(["build", "-gcflags=all=-N -l", "-ldflags", &flags, "-o"]).arg(&making);
     command::run_quietly(build.args(programs.iter().map(|program| program.package)))?;
@@ -157,6 +174,35 @@ fn prepare(release: &Release, source: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Writes the module of the provisioner: as that of the others, so that what is compiled for them
+/// serves it as well, but for the modules of which it wants another version.
+fn prepare_provisioner(release: &Release, source: &Path, beside: &Path) -> Result<()> {
+    fs::create_dir_all(beside).with_context(|| format!("cannot make {}", beside.display()))?;
+    let theirs = fs::read_to_string(source.join("go.mod")).context("cannot read go.mod")?;
+    fs::write(beside.join("go.mod"), provisioner_text(release, &theirs))?;
+    fs::copy(source.join("go.sum"), beside.join("go.sum")).context("cannot copy go.sum")?;
+    command::run_quietly(go(beside).args(["mod", "tidy"]))?;
+    Ok(())
+}
+
+fn provisioner_text(release: &Release, others: &str) -> String {
+    let (module, version) = release.provisioner;
+    let replaced = |line: &str| {
+        let mut wanted = release.provisioner_wants.iter();
+        line.strip_prefix("replace ")
+            .is_some_and(|rest| wanted.any(|(wanted, _)| rest.starts_with(wanted)))
+    };
+    let mut text = String::new();
+    for line in others.lines().filter(|line| !line.starts_with("tool ") && !replaced(line)) {
+        let _ = writeln!(text, "{line}");
+    }
+    for (wanted, version) in release.provisioner_wants {
+        let _ = writeln!(text, "replace {wanted} => {wanted} {version}");
+    }
+    let _ = writeln!(text, "require {module} {version}\ntool {}", PROVISIONER.package);
+    text
+}
+
 /// Kubernetes builds outside its own repository once each of its staging modules is replaced by
 /// the twin that is published as v0.x.
 fn module_text(release: &Release, upstream: &str) -> String {
@@ -191,7 +237,7 @@ fn go(directory: &Path) -> Command {
 
 #[cfg(test)]
 mod tests {
-    use super::module_text;
+    use super::{module_text, provisioner_text};
     use crate::setup::release::RELEASES;
 
     #[test]
@@ -200,6 +246,18 @@ mod tests {
         let text = module_text(&RELEASES[0], upstream);
         assert!(text.contains("replace k8s.io/api => k8s.io/api v0.34.4\n"), "{text}");
         assert!(text.contains("require k8s.io/kubernetes v1.34.4\n"), "{text}");
+    }
+
+    #[test]
+    fn the_provisioner_has_its_own_versions_and_else_those_of_the_others() {
+        let others = "replace k8s.io/api => k8s.io/api v0.34.4\n\
+                      replace k8s.io/csi-translation-lib => k8s.io/csi-translation-lib v0.34.4\n\
+                      require (\n\tx.test/y v1\n)\ntool k8s.io/kubernetes/cmd/kubelet\n";
+        let text = provisioner_text(&RELEASES[0], others);
+        assert!(text.contains("replace k8s.io/api => k8s.io/api v0.34.4\n"), "{text}");
+        assert!(text.contains("require (\n\tx.test/y v1\n)\n"), "{text}");
+        assert_eq!(text.matches("replace k8s.io/csi-translation-lib ").count(), 1, "{text}");
+        assert_eq!(text.matches("tool ").count(), 1, "{text}");
     }
 
     #[test]

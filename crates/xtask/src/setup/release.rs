@@ -14,6 +14,11 @@ pub struct Release {
     /// Modules that are no part of Kubernetes. They are compiled with the client libraries of this
     /// Kubernetes, so that these are compiled once.
     pub modules: &'static [(&'static str, &'static str)],
+    /// The provisioner of volumes, in a module beside the others': what it wants of some modules
+    /// differs from what this Kubernetes wants.
+    pub provisioner: (&'static str, &'static str),
+    /// The modules of which it wants another version.
+    pub provisioner_wants: &'static [(&'static str, &'static str)],
 }
 
 /// All that are known, the one that is used unless another is asked for first.
@@ -22,12 +27,17 @@ pub const RELEASES: [Release; 1] = [Release {
     version: "1.34.4",
     modules: &[
         ("github.com/coredns/coredns", "v1.12.4"),
-        // 5.3 wants a library whose checksum is not in Go's public database.
-        ("github.com/kubernetes-csi/external-provisioner/v5", "v5.1.0"),
         ("github.com/kubernetes-csi/external-resizer", "v1.14.0"),
         // The checksum of 8.4 is not in Go's public database.
         ("github.com/kubernetes-csi/external-snapshotter/v8", "v8.3.0"),
         ("github.com/kubernetes-csi/external-snapshotter/client/v8", "v8.2.0"),
+    ],
+    // 5.2, and a library that 5.3 wants, have no checksum in Go's public database; 6 is for the
+    // client libraries of 1.36.
+    provisioner: ("github.com/kubernetes-csi/external-provisioner/v5", "v5.1.0"),
+    provisioner_wants: &[
+        ("k8s.io/csi-translation-lib", "v0.31.0"),
+        ("sigs.k8s.io/gateway-api", "v1.4.0"),
     ],
 }];
 
