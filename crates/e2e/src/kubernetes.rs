@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::FutureExt;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Node, Pod, Secret, Service};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
@@ -321,6 +322,16 @@ impl Database<'_> {
         let status = serde_json::to_value(&cluster.status)?;
         let primary = status["currentPrimary"].as_str().context("no primary")?;
         Ok(primary.to_owned())
+    }
+
+    /// Who holds the cluster's Lease.
+    ///
+    /// # Errors
+    /// The API's.
+    pub async fn lease_holder(&self) -> Result<Option<String>> {
+        let leases: Api<Lease> = self.namespace.objects();
+        let spec = leases.get(&self.name).await?.spec.unwrap_or_default();
+        Ok(spec.holder_identity.filter(|holder| !holder.is_empty()))
     }
 
     /// Some instance that is not the primary.

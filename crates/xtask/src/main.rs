@@ -1,6 +1,7 @@
 //! The project's only entry point for developers: `cargo xtask <verb>`.
 
 mod command;
+mod e2e;
 mod image;
 mod kube;
 mod paths;
@@ -62,11 +63,8 @@ enum Verb {
         #[command(subcommand)]
         verb: kube::Verb,
     },
-    /// Run the tests against the cluster of `kube up`.
-    E2e {
-        /// Only the tests whose name contains this.
-        filter: Option<String>,
-    },
+    /// Run the tests on a real Kubernetes: starts it, makes and loads images, installs the operator.
+    E2e(e2e::Arguments),
     /// Make images for the test cluster, without Docker: those named, or all.
     Image(image::Arguments),
     /// Write the generated files: CRDs and the API reference.
@@ -105,7 +103,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Sim { arguments } => return suite::simulate(&arguments),
         Verb::Bench { arguments } => return suite::bench(&arguments),
         Verb::Kube { verb } => return kube::run(verb),
-        Verb::E2e { filter } => suite::e2e(filter.as_deref())?,
+        Verb::E2e(arguments) => e2e::run(&arguments)?,
         Verb::Image(arguments) => image::run(&arguments)?,
         Verb::Gen { check } => suite::generate(check)?,
         Verb::Tidy => tidy::run()?,

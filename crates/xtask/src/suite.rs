@@ -69,15 +69,6 @@ fn tests() -> Result<()> {
     linting(&["test", "--workspace", "--tests", "--no-fail-fast"])
 }
 
-/// The tests against the cluster of `cargo xtask kube up`, one after another.
-pub fn e2e(filter: Option<&str>) -> Result<()> {
-    let mut cargo = cargo_command();
-    cargo.envs(crate::kube::environment()?);
-    cargo.env("MATRIARCH_XTASK", std::env::current_exe().context("cannot find this program")?);
-    cargo.args(["test", "--workspace", "--test", "cluster", "--", "--ignored", "--nocapture"]);
-    command::run(cargo.arg("--test-threads=1").args(filter))
-}
-
 /// Writes the generated files, or with `check` fails if one of them differs.
 pub fn generate(check: bool) -> Result<()> {
     let words = ["test", "--quiet", "--workspace", "--test", "kubernetes"];
@@ -202,7 +193,7 @@ fn cargo(words: &[&str]) -> Result<()> {
     command::run(cargo_command().args(words))
 }
 
-fn cargo_command() -> Command {
+pub fn cargo_command() -> Command {
     let mut cargo = command::cargo(&paths::workspace());
     // A failed test says why in its own words; forty lines of frames hide them.
     cargo.env("RUST_BACKTRACE", "0").envs(setup::environment());

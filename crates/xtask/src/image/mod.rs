@@ -37,8 +37,12 @@ pub enum Name {
     Postgresql18,
 }
 
+/// Files of the archives of all images, the operator's first.
+pub const ARCHIVES: [&str; 4] =
+    ["operator.tar", "postgresql-15.tar", "postgresql-17.tar", "postgresql-18.tar"];
+
 /// Which images, and how.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct Arguments {
     /// Which images; all if none is named.
     names: Vec<Name>,
@@ -48,6 +52,13 @@ pub struct Arguments {
     /// Another version of the operator from the same source, in an archive of its own.
     #[arg(long, value_name = "VERSION", value_parser = tag)]
     tag: Option<String>,
+}
+
+impl Arguments {
+    /// All images, the operator as `build` says.
+    pub fn all(build: Build) -> Self {
+        Self { debug: build == Build::Tested, ..Self::default() }
+    }
 }
 
 /// What a registry takes for a tag.

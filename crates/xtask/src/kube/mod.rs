@@ -272,6 +272,28 @@ fn load(archive: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Makes the images of an archive known to the nodes that do not know them yet; true if there was
+/// such a node. What a node knows is remembered beside it, and goes with it.
+pub fn load_once(archive: &Path) -> Result<bool> {
+    let (cluster, hierarchies) = (Cluster::existing()?, Hierarchies::read()?);
+    let shown = archive.display();
+    let file = fs::metadata(archive).with_context(|| format!("cannot read {shown}"))?;
+    let changed = file.modified().with_context(|| format!("{shown} has no time of change"))?;
+    let mark = format!("{changed:?}, {} bytes", file.len());
+    let name = archive.file_name().with_context(|| format!("{shown} is no file"))?;
+    let mut loaded = false;
+    for machine in cluster.nodes() {
+        let noted = cluster.home(machine).join("loaded").join(name);
+        if fs::read_to_string(&noted).is_ok_and(|text| text == mark) {
+            continue;
+        }
+        Node::new(&cluster, &hierarchies, machine).load(archive)?;
+        cluster::write(&noted, &mark)?;
+        loaded = true;
+    }
+    Ok(loaded)
+}
+
 fn lose(number: u8) -> Result<()> {
     let cluster = Cluster::existing()?;
     clean::lose(&cluster, &Hierarchies::read()?, cluster.node(number)?)
