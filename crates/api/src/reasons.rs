@@ -18,6 +18,8 @@ pub mod event {
     pub const UPGRADING_INSTANCE: &str = "UpgradingInstance";
     /// PostgreSQL is being restarted.
     pub const RESTARTING: &str = "ReStarting";
+    /// A volume is made larger.
+    pub const GROWING_VOLUME: &str = "GrowingVolume";
     /// The cluster goes into hibernation.
     pub const HIBERNATING: &str = "Hibernating";
     /// A pod is being deleted.
@@ -182,6 +184,8 @@ pub mod blocked {
     pub const RECONCILIATION_DISABLED: &str = "ReconciliationDisabled";
     /// All volumes are lost.
     pub const ALL_VOLUMES_LOST: &str = "AllVolumesLost";
+    /// A volume cannot be made larger.
+    pub const VOLUME_NOT_GROWN: &str = "VolumeNotGrown";
     /// A pod cannot be scheduled.
     pub const UNSCHEDULABLE: &str = "Unschedulable";
     /// A volume is full.

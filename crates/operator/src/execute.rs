@@ -139,6 +139,11 @@ impl Executor<'_> {
                 let wanted = objects::claim::adoption(owner, resolved, instance.as_str(), *volume);
                 self.apply(what, &self.claims(), &guarded(wanted, guard)).await
             }
+            Action::GrowVolume { instance, volume, to, guard } => {
+                let name = objects::claim::name(instance.as_str(), *volume);
+                let patch = guarded(objects::claim::growth(*to), guard);
+                self.merge(what, &self.claims(), &name, &patch).await
+            }
             Action::DeleteVolume { instance, volume, guard } => {
                 let name = objects::claim::name(instance.as_str(), *volume);
                 self.delete(what, &self.claims(), &name, guard).await

@@ -137,6 +137,17 @@ pub enum Action {
         /// As it was seen.
         guard: Identity,
     },
+    /// Ask for a larger volume.
+    GrowVolume {
+        /// Whose.
+        instance: InstanceName,
+        /// Which.
+        volume: VolumeRole,
+        /// So many bytes.
+        to: u64,
+        /// As it was seen.
+        guard: Identity,
+    },
     /// Make a pod; one that is there already is success.
     CreatePod {
         /// Whose.
@@ -208,6 +219,7 @@ impl Action {
             | Self::Direct { .. }
             | Self::CreateVolume { .. }
             | Self::AdoptVolume { .. }
+            | Self::GrowVolume { .. }
             | Self::CreatePod { .. }
             | Self::AdoptPod { .. }
             | Self::LabelPod { .. }
@@ -231,6 +243,9 @@ impl fmt::Display for Action {
             }
             Self::AdoptVolume { instance, volume, .. } => {
                 write!(f, "adopt the {volume:?} volume of {instance}")
+            }
+            Self::GrowVolume { instance, volume, to, .. } => {
+                write!(f, "grow the {volume:?} volume of {instance} to {to} bytes")
             }
             Self::CreatePod { instance, .. } => write!(f, "create pod {instance}"),
             Self::AdoptPod { instance, .. } => write!(f, "adopt pod {instance}"),

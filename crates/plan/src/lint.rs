@@ -93,6 +93,9 @@ fn check_action(world: &World, plan: &Plan, action: &Action, findings: &mut Find
             });
             findings.require(absent && world.blind.is_empty(), "I20", says);
         }
+        Action::GrowVolume { instance, volume, to, guard } => {
+            findings.require(grows(world, instance, *volume, *to, guard), "never shrink", says);
+        }
         Action::FreeLease { guard, holder, .. } => {
             check_free(world, &plan.memory, guard, holder, findings);
         }
@@ -125,6 +128,24 @@ fn check_action(world: &World, plan: &Plan, action: &Action, findings: &mut Find
         | Action::AdoptVolume { .. }
         | Action::AdoptPod { .. } => {}
     }
+}
+
+/// The volume that was seen asks for less.
+fn grows(
+    world: &World,
+    instance: &InstanceName,
+    volume: VolumeRole,
+    to: u64,
+    guard: &Identity,
+) -> bool {
+    let found = world.instances.get(instance).map(|i| match volume {
+        VolumeRole::Data => &i.data,
+        VolumeRole::Wal => &i.wal,
+    });
+    found.is_some_and(|seen| {
+        let less = seen.known().is_some_and(|volume| volume.requested.is_some_and(|now| now < to));
+        less && matches(seen, guard, |volume| &volume.identity)
+    })
 }
 
 fn is_managed(world: &World, role: SecretRole) -> bool {

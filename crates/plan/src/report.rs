@@ -138,6 +138,8 @@ pub enum Did {
     RemovePod(InstanceName),
     /// A volume is made.
     CreateVolume(InstanceName),
+    /// A volume is to become larger.
+    GrowVolume(InstanceName),
     /// Volumes of an instance that has left are deleted.
     DeleteVolumes(InstanceName),
     /// PostgreSQL is restarted in place: why.
@@ -210,6 +212,8 @@ pub enum Wait {
     },
     /// Somebody to take the Lease.
     Election,
+    /// A volume to become larger.
+    Growth(InstanceName),
     /// All instances to be well, before the cluster may hibernate; those that are not.
     HealthyToHibernate(BTreeSet<InstanceName>),
     /// The primary to stop, and standbys to receive the rest.
@@ -266,6 +270,13 @@ pub enum Block {
     /// A pod is not scheduled or not started.
     Pod {
         /// Which.
+        instance: InstanceName,
+        /// In Kubernetes' words.
+        why: String,
+    },
+    /// A volume does not become larger.
+    Growth {
+        /// Whose.
         instance: InstanceName,
         /// In Kubernetes' words.
         why: String,

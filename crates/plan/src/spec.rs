@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::action::VolumeRole;
 use crate::world::{InstanceName, Object, SecretRole};
 
 /// The outcome of resolving the user's spec.
@@ -39,6 +40,8 @@ pub struct Spec {
     pub instances: u32,
     /// Do new instances get a volume of their own for WAL.
     pub wal_volume: bool,
+    /// Volumes that are there and smaller are grown to so many bytes.
+    pub grown_to: BTreeMap<VolumeRole, u64>,
     /// Do volumes outlive the instances and the cluster.
     pub retain_volumes: bool,
     /// Whom the user has fenced.

@@ -302,6 +302,12 @@ pub struct Volume {
     pub deleting: bool,
     /// Labels and owner are as they should be.
     pub conforms: bool,
+    /// What its claim asks for, in bytes.
+    pub requested: Option<u64>,
+    /// What it has, in bytes: less than it asks for while it grows.
+    pub capacity: Option<u64>,
+    /// Why it does not grow, in Kubernetes' words.
+    pub trouble: Option<String>,
 }
 
 /// The cluster's Lease.

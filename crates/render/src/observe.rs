@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::coordination::v1::Lease as LeaseObject;
 use k8s_openapi::api::core::v1::{
-    ContainerStatus, Node as NodeObject, PersistentVolumeClaim, Pod as PodObject,
+    ContainerStatus, Node as NodeObject, PersistentVolumeClaim, PersistentVolumeClaimSpec,
+    PersistentVolumeClaimStatus, Pod as PodObject,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use matriarch_api::annotations::{Annotation, RESTARTED_AT};
@@ -271,6 +272,9 @@ fn instances(
             identity: identity(&object.metadata),
             deleting: is_going(owner, &object.metadata),
             conforms: metadata_conforms(&wanted, &object.metadata),
+            requested: object.spec.as_ref().and_then(requested),
+            capacity: object.status.as_ref().and_then(capacity),
+            trouble: object.status.as_ref().and_then(resize_trouble),
         };
         entry(name, &mut |instance| match role {
             VolumeRole::Data => instance.data = Seen::Known(volume.clone()),
@@ -278,6 +282,23 @@ fn instances(
         });
     }
     found
+}
+
+fn requested(spec: &PersistentVolumeClaimSpec) -> Option<u64> {
+    let requests = spec.resources.as_ref()?.requests.as_ref()?;
+    objects::claim::bytes(&requests.get("storage")?.0)
+}
+
+fn capacity(status: &PersistentVolumeClaimStatus) -> Option<u64> {
+    objects::claim::bytes(&status.capacity.as_ref()?.get("storage")?.0)
+}
+
+/// What the claim's conditions say against its growth
+/// (<https://kubernetes.io/docs/concepts/storage/persistent-volumes/#recovering-from-failure-when-expanding-volumes>).
+fn resize_trouble(status: &PersistentVolumeClaimStatus) -> Option<String> {
+    let failed = |kind: &str| matches!(kind, "ControllerResizeError" | "NodeResizeError");
+    let condition = status.conditions.iter().flatten().find(|it| failed(&it.type_))?;
+    condition.message.clone().or_else(|| Some(condition.type_.clone()))
 }
 
 fn directive(owner: &Owner<'_>, resolved: &Resolved, object: &InstanceObject) -> DirectiveFacts {

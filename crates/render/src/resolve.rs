@@ -18,6 +18,7 @@ use matriarch_api::instance::{
 use matriarch_api::names;
 use matriarch_api::validate::{self, MaximumLag};
 use matriarch_pg::version::Major;
+use matriarch_plan::action::VolumeRole;
 use matriarch_plan::spec::{Fenced, SecretSource, SpecFinding, UpdateMethod, UpdateStrategy};
 use matriarch_plan::world::{Object, SecretFacts, SecretRole};
 use matriarch_plan::{InstanceName, Seen, Spec, Wanted};
@@ -228,6 +229,7 @@ fn planner_spec(owner: &Owner<'_>, resolved: &Resolved, fenced: Fenced, hibernat
         cluster: owner.name().to_owned(),
         instances: u32::try_from(user.instances.unwrap_or(1)).unwrap_or(1),
         wal_volume: resolved.wal_volume,
+        grown_to: grown_to(user),
         retain_volumes: resolved.retain_volumes,
         fenced,
         hibernated,
@@ -249,6 +251,16 @@ fn planner_spec(owner: &Owner<'_>, resolved: &Resolved, fenced: Fenced, hibernat
         secrets: secret_sources(owner, resolved),
         objects: objects(user),
     }
+}
+
+/// The volumes that grow with their size in the spec, and to what.
+fn grown_to(user: &ClusterSpec) -> BTreeMap<VolumeRole, u64> {
+    [(VolumeRole::Data, &user.storage), (VolumeRole::Wal, &user.wal_storage)]
+        .into_iter()
+        .filter_map(|(role, storage)| Some((role, storage.as_ref()?)))
+        .filter(|(_, storage)| storage.resize_in_use_volumes.unwrap_or(true))
+        .filter_map(|(role, storage)| Some((role, crate::objects::claim::requested(storage)?)))
+        .collect()
 }
 
 fn objects(user: &ClusterSpec) -> BTreeSet<Object> {

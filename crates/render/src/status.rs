@@ -16,8 +16,8 @@ use matriarch_api::phases::{
     INSTANCES_FAILED, INSTANCES_HEALTHY, INSTANCES_REPLICATING, Phase, TARGET_PRIMARY_PENDING,
 };
 use matriarch_plan::report::{Activity, Block, Report};
-use matriarch_plan::world::{Role, SecretRole, State};
-use matriarch_plan::{Finding, Plan, Seen, Wanted, World};
+use matriarch_plan::world::{Instance, Role, SecretRole, State, Volume};
+use matriarch_plan::{Finding, InstanceName, Plan, Seen, Wanted, World};
 
 use crate::observe::MEMORY_FACT;
 use crate::resolve::Resolved;
@@ -227,6 +227,18 @@ fn volumes(status: &mut ClusterStatus, world: &World) {
         status.pvc_count = i32::try_from(claims.len()).ok();
         status.healthy_pvc =
             claims.iter().filter(|(_, used)| *used).map(|(name, _)| name.clone()).collect();
+        let growing = |volume: &Seen<Volume>| {
+            let sizes = volume.known().map(|volume| (volume.capacity, volume.requested));
+            matches!(sizes, Some((Some(has), Some(asks))) if has < asks)
+        };
+        let data = |(name, instance): (&InstanceName, &Instance)| {
+            growing(&instance.data).then(|| names::data_claim(name.as_str()))
+        };
+        let wal = |(name, instance): (&InstanceName, &Instance)| {
+            growing(&instance.wal).then(|| names::wal_claim(name.as_str()))
+        };
+        status.resizing_pvc = world.instances.iter().filter_map(data).collect();
+        status.resizing_pvc.extend(world.instances.iter().filter_map(wal));
         status.dangling_pvc =
             claims.iter().filter(|(_, used)| !used).map(|(name, _)| name.clone()).collect();
     }

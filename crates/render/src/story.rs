@@ -1,5 +1,7 @@
 //! The plan's report in words: events, what is waited for, what a person may do.
 
+use std::collections::BTreeSet;
+
 use matriarch_api::cluster::{BlockedBy, HumanOption};
 use matriarch_api::reasons::{blocked, event, warning};
 use matriarch_plan::InstanceName;
@@ -61,6 +63,9 @@ fn did(did: &Did) -> Option<Event> {
         Did::RemovePod(name) => {
             let note = format!("Removing pod {name}: the cluster hibernates");
             about(name, event::HIBERNATING, "Hibernate", note)
+        }
+        Did::GrowVolume(name) => {
+            about(name, event::GROWING_VOLUME, "Grow", format!("Growing a volume of {name}"))
         }
         Did::DeleteVolumes(name) => {
             about(name, event::DELETE_PVCS, "Delete", format!("Deleting the volumes of {name}"))
@@ -161,6 +166,7 @@ pub fn warnings(report: &Report) -> Vec<Event> {
                 Block::Supervised { .. }
                 | Block::Stalled { .. }
                 | Block::Pod { .. }
+                | Block::Growth { .. }
                 | Block::NoSuccessor { .. }
                 | Block::Fenced(_)
                 | Block::Paused
@@ -221,6 +227,7 @@ fn block_entry(block: &Block) -> BlockedBy {
         Block::Pod { instance: name, why } => {
             entry(blocked::UNSCHEDULABLE, Some(format!("Pod/{name}")), format!("Pod {name}: {why}"))
         }
+        Block::Growth { instance: name, why } => not_grown(name, why),
         Block::LastCopy(name) => entry(
             blocked::ALL_VOLUMES_LOST,
             Some(format!("PersistentVolumeClaim/{name}")),
@@ -260,8 +267,24 @@ fn block_entry(block: &Block) -> BlockedBy {
     }
 }
 
+fn not_grown(name: &InstanceName, why: &str) -> BlockedBy {
+    let object = Some(format!("PersistentVolumeClaim/{name}"));
+    let message = format!("A volume of {name} does not become larger: {why}");
+    entry(blocked::VOLUME_NOT_GROWN, object, message)
+}
+
 fn list<'a>(names: impl IntoIterator<Item = &'a InstanceName>) -> String {
     names.into_iter().map(InstanceName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// An operation on one instance that goes on by itself.
+fn goes_on(name: &InstanceName, message: String) -> BlockedBy {
+    entry(blocked::OPERATION_IN_PROGRESS, instance(name), message)
+}
+
+/// The same on several.
+fn go_on(names: &BTreeSet<InstanceName>, message: String) -> BlockedBy {
+    entry(blocked::OPERATION_IN_PROGRESS, names.first().and_then(instance), message)
 }
 
 fn wait_entry(wait: &Wait) -> BlockedBy {
@@ -274,16 +297,16 @@ fn wait_entry(wait: &Wait) -> BlockedBy {
             instance(name),
             format!("{name} makes the data and takes the Lease for the first time"),
         ),
-        Wait::Ready(names) => entry(
+        Wait::Ready(names) => go_on(names, format!("Not ready yet: {}", list(names))),
+        Wait::Growth(name) => entry(
             blocked::OPERATION_IN_PROGRESS,
-            names.first().and_then(instance),
-            format!("Not ready yet: {}", list(names)),
+            Some(format!("PersistentVolumeClaim/{name}")),
+            format!("A volume of {name} is becoming larger"),
         ),
         Wait::HealthyToHibernate(names) => {
             let which = if names.is_empty() { "its primary".to_owned() } else { list(names) };
-            entry(
-                blocked::OPERATION_IN_PROGRESS,
-                names.first().and_then(instance),
+            go_on(
+                names,
                 format!("The cluster hibernates once it is healthy; not ready yet: {which}"),
             )
         }
@@ -293,34 +316,19 @@ fn wait_entry(wait: &Wait) -> BlockedBy {
             "The primary stops, and the standbys receive its last records, before pods are removed"
                 .to_owned(),
         ),
-        Wait::Cohort(name) => entry(
-            blocked::OPERATION_IN_PROGRESS,
-            instance(name),
+        Wait::Cohort(name) => goes_on(
+            name,
             format!("{name} leaves: the primary has yet to take it out of the cohort"),
         ),
-        Wait::Gone(name) => entry(
-            blocked::OPERATION_IN_PROGRESS,
-            instance(name),
-            format!("{name} is being removed"),
-        ),
-        Wait::Configuration(names) => entry(
-            blocked::OPERATION_IN_PROGRESS,
-            names.first().and_then(instance),
-            format!("The configuration is not loaded yet by {}", list(names)),
-        ),
-        Wait::Restart(name) => entry(
-            blocked::OPERATION_IN_PROGRESS,
-            instance(name),
-            format!("PostgreSQL of {name} restarts"),
-        ),
+        Wait::Gone(name) => goes_on(name, format!("{name} is being removed")),
+        Wait::Configuration(names) => {
+            go_on(names, format!("The configuration is not loaded yet by {}", list(names)))
+        }
+        Wait::Restart(name) => goes_on(name, format!("PostgreSQL of {name} restarts")),
         Wait::Handover { from, to, message } => {
             let to = to.as_ref().map_or("the best standby", InstanceName::as_str);
             let tail = if message.is_empty() { String::new() } else { format!(": {message}") };
-            entry(
-                blocked::OPERATION_IN_PROGRESS,
-                instance(from),
-                format!("{from} hands over to {to}{tail}"),
-            )
+            goes_on(from, format!("{from} hands over to {to}{tail}"))
         }
         Wait::Election => entry(
             blocked::NO_PRIMARY,
@@ -375,6 +383,13 @@ pub fn human_options(cluster: &str, report: &Report) -> Vec<HumanOption> {
             Block::Paused => options.push(option(
                 "remove the annotation reconciliationLoop".to_owned(),
                 "The operator goes on",
+            )),
+            Block::Growth { instance, .. } => options.push(option(
+                format!(
+                    "let the StorageClass expand volumes, or, if {instance} is no primary, delete \
+                     its claim"
+                ),
+                "The instance is made anew on a volume of the new size, and clones the data",
             )),
             Block::Stalled { stall, .. } => {
                 let offered = stall.options.iter();

@@ -62,6 +62,8 @@ pub enum StageOrder {
     Labels,
     /// What stops or removes something; ends the pass.
     Disruption,
+    /// Larger volumes: what a storage class refuses holds up nothing else.
+    Growth,
 }
 
 /// What a pass comes to, while it is being worked out.

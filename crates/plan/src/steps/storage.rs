@@ -3,7 +3,7 @@
 
 use crate::action::{Action, VolumeRole};
 use crate::memory::{Switchover, SwitchoverReason};
-use crate::report::{Block, Did, Step, StepReport};
+use crate::report::{Block, Did, Step, StepReport, Wait};
 use crate::seen::Seen;
 use crate::steps::{Draft, StageOrder, View};
 use crate::world::{Instance, InstanceName, Volume};
@@ -40,6 +40,7 @@ pub fn step(view: &View<'_>, draft: &mut Draft) {
         }
         for (role, volume) in volumes {
             make(draft, &name, role, volume, &mut report);
+            grow(view, draft, &name, role, volume, &mut report);
         }
     }
     draft.report(report);
@@ -70,6 +71,38 @@ fn make(
             draft.act(StageOrder::Directives, action);
         }
         Seen::Known(_) | Seen::Stale(_) | Seen::Unknown { .. } => {}
+    }
+}
+
+/// A volume that is smaller than the spec says, whether its instance runs or not: one that is full
+/// keeps PostgreSQL from running.
+fn grow(
+    view: &View<'_>,
+    draft: &mut Draft,
+    name: &InstanceName,
+    role: VolumeRole,
+    seen: &Seen<Volume>,
+    report: &mut StepReport,
+) {
+    let Seen::Known(volume) = seen else { return };
+    let Some(requested) = volume.requested.filter(|_| !volume.deleting) else { return };
+    match view.spec.grown_to.get(&role) {
+        Some(&to) if to > requested => {
+            report.did.push(Did::GrowVolume(name.clone()));
+            let (instance, guard) = (name.clone(), volume.identity.clone());
+            let action = Action::GrowVolume { instance, volume: role, to, guard };
+            draft.act(StageOrder::Growth, action);
+        }
+        Some(_) | None => {
+            if volume.capacity.is_some_and(|has| has < requested) {
+                match &volume.trouble {
+                    Some(why) => report
+                        .blocked
+                        .push(Block::Growth { instance: name.clone(), why: why.clone() }),
+                    None => report.waits.push(Wait::Growth(name.clone())),
+                }
+            }
+        }
     }
 }
 

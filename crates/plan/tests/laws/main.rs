@@ -4,12 +4,13 @@
 
 mod model;
 
+use matriarch_plan::action::VolumeRole;
 use matriarch_plan::protocol;
 use matriarch_plan::report::Activity;
 use matriarch_plan::spec::Fenced;
 use matriarch_plan::world::{EndedContainer, Kind, Node, NodeFacts, Object, Role, SecretRole};
 use matriarch_plan::{Action, InstanceName, Plan, Seen, World, lint, plan};
-use model::{Model, spec};
+use model::{GIGABYTE, Model, spec};
 use proptest::prelude::*;
 
 /// More passes than any change here needs.
@@ -140,6 +141,29 @@ fn a_cluster_that_is_not_well_does_not_hibernate() {
     assert!(!planned.memory.hibernating);
     let made = actions(&planned).iter().any(|a| matches!(a, Action::CreatePod { .. }));
     assert!(made, "what is missing is made first: {planned:#?}");
+}
+
+#[test]
+fn volumes_grow_whether_or_not_their_instances_run() {
+    let mut model = healthy(3);
+    model.lose_pod(&name(2));
+    model.spec().grown_to = [(VolumeRole::Data, 2 * GIGABYTE)].into();
+    let planned = checked(&model.world);
+    let grown: Vec<_> = actions(&planned)
+        .into_iter()
+        .filter(|a| matches!(a, Action::GrowVolume { to, .. } if *to == 2 * GIGABYTE))
+        .collect();
+    assert_eq!(grown.len(), 3, "{planned:#?}");
+    model.execute(&planned, usize::MAX);
+    model.live();
+    let waits = checked(&model.world);
+    assert!(!actions(&waits).iter().any(|a| matches!(a, Action::GrowVolume { .. })));
+    let text = format!("{:?}", waits.report);
+    assert!(text.contains("Growth"), "{text}");
+    // Larger than asked for, because somebody grew it by hand, is no reason to shrink it.
+    model.spec().grown_to = [(VolumeRole::Data, GIGABYTE)].into();
+    let planned = checked(&model.world);
+    assert!(!actions(&planned).iter().any(|a| matches!(a, Action::GrowVolume { .. })));
 }
 
 #[test]

@@ -12,6 +12,8 @@ use matriarch_plan::world::{
 use matriarch_plan::{Action, InstanceName, Memory, Plan, Seen, Spec, Wanted, World};
 
 const DAY_MS: i64 = 86_400_000;
+/// Size of a volume that is made.
+pub const GIGABYTE: u64 = 1_000_000_000;
 
 /// A world that answers.
 #[derive(Clone)]
@@ -31,6 +33,7 @@ pub fn spec(instances: u32) -> Spec {
         cluster: "c".to_owned(),
         instances,
         wal_volume: false,
+        grown_to: BTreeMap::new(),
         retain_volumes: false,
         fenced: Fenced::None,
         hibernated: false,
@@ -131,8 +134,17 @@ impl Model {
             }
             Action::CreateVolume { instance, volume }
             | Action::AdoptVolume { instance, volume, .. } => {
-                let made = Volume { identity, deleting: false, conforms: true };
+                let made = Volume {
+                    identity,
+                    conforms: true,
+                    requested: Some(GIGABYTE),
+                    capacity: Some(GIGABYTE),
+                    ..Volume::default()
+                };
                 *volume_of(self.instance(instance), *volume) = Seen::Known(made);
+            }
+            Action::GrowVolume { instance, volume, to, .. } => {
+                self.grow(instance, *volume, *to, identity);
             }
             Action::CreatePod { instance, .. } => {
                 let (stamp, at) = (self.spec().pod_stamp.clone(), self.spec().restarted_at.clone());
@@ -160,6 +172,13 @@ impl Model {
                 instance.report = Seen::Absent;
             }
             Action::FreeLease { .. } => self.lease(|lease| lease.holder = None),
+        }
+    }
+
+    fn grow(&mut self, name: &InstanceName, volume: VolumeRole, to: u64, identity: Identity) {
+        if let Seen::Known(found) = volume_of(self.instance(name), volume) {
+            found.identity = identity;
+            found.requested = Some(to);
         }
     }
 

@@ -4,6 +4,7 @@ use matriarch_api::annotations::Annotation;
 use matriarch_api::cluster::Storage;
 use matriarch_api::labels::{self, Label};
 use matriarch_api::names;
+use matriarch_api::quantity::Amount;
 use matriarch_plan::action::VolumeRole;
 use serde_json::{Value, json};
 
@@ -54,6 +55,22 @@ pub fn new(owner: &Owner<'_>, resolved: &Resolved, instance: &str, volume: Volum
         "metadata": metadata(owner, resolved, instance, volume),
         "spec": spec(&storage.unwrap_or_default()),
     })
+}
+
+/// How much a claim made now would ask for, in bytes.
+pub fn requested(storage: &Storage) -> Option<u64> {
+    let spec = spec(storage);
+    bytes(spec["resources"]["requests"]["storage"].as_str()?)
+}
+
+/// A quantity of storage in bytes.
+pub fn bytes(quantity: &str) -> Option<u64> {
+    Amount::parse(quantity)?.units()
+}
+
+/// A claim that is there asks for more.
+pub fn growth(bytes: u64) -> Value {
+    json!({"spec": {"resources": {"requests": {"storage": bytes.to_string()}}}})
 }
 
 /// Labels and owner of a claim that is there.
