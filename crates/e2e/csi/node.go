@@ -71,6 +71,10 @@ func (n *node) stage(file, place string) error {
 	if _, err := command("mount", "-t", "xfs", "-o", "nouuid,discard", device, place); err != nil {
 		return err
 	}
+	// From now on it goes with its last mount, also if this node is lost.
+	if _, err := command("losetup", "--detach", device); err != nil {
+		return err
+	}
 	// A volume made from a smaller one has a smaller file system.
 	_, err = command("xfs_growfs", place)
 	return err
@@ -79,18 +83,7 @@ func (n *node) stage(file, place string) error {
 func (n *node) NodeUnstageVolume(
 	_ context.Context, request *csi.NodeUnstageVolumeRequest,
 ) (*csi.NodeUnstageVolumeResponse, error) {
-	file, err := n.file(request.GetVolumeId())
-	if err != nil {
-		return nil, err
-	}
 	if err := unmount(request.GetStagingTargetPath()); err != nil {
-		return nil, status.Error(codes.Internal, err.Error())
-	}
-	device, err := loopOf(file)
-	if err == nil && device != "" {
-		_, err = command("losetup", "--detach", device)
-	}
-	if err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
 	return &csi.NodeUnstageVolumeResponse{}, nil

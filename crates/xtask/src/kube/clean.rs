@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use super::cgroup::Hierarchies;
 use super::cluster::{self, Cluster, Machine, run_directory};
-use super::network;
+use super::{network, storage};
 use crate::command;
 
 /// What stays in the directory of the cluster: making it takes time.
@@ -22,8 +22,6 @@ const KEPT: [&str; 3] = ["images", "programs", "log"];
 pub fn down(directory: &Path, hierarchies: &Hierarchies) -> Result<()> {
     let namespaces = namespaces_of_machines()?;
     end_processes(directory, hierarchies)?;
-    unmount(directory)?;
-    detach_loops(directory)?;
     network::remove_all()?;
     remove_covered(directory)?;
     let limit = Instant::now() + Duration::from_secs(20);
@@ -36,8 +34,8 @@ pub fn down(directory: &Path, hierarchies: &Hierarchies) -> Result<()> {
         if Instant::now() > limit {
             bail!("the cluster left behind:\n  {}", left.join("\n  "));
         }
+        detach(&loops_of(directory)?);
         std::thread::sleep(Duration::from_millis(200));
-        detach_loops(directory)?;
     }
     remove_files(directory)?;
     cluster::remove(run_directory())
@@ -66,23 +64,7 @@ fn machines_of(directory: &Path) -> Vec<Machine> {
     names.filter_map(|name| name.strip_prefix("node")?.parse().ok()).map(Machine::Node).collect()
 }
 
-/// Unmounts what is mounted below the directory, the last first.
-fn unmount(directory: &Path) -> Result<()> {
-    let limit = Instant::now() + Duration::from_secs(20);
-    for place in mounts_below(directory)?.iter().rev() {
-        let mut umount = Command::new("umount");
-        umount.arg(place);
-        while let Err(error) = command::run_quietly(&mut umount) {
-            if Instant::now() > limit {
-                return Err(error);
-            }
-            std::thread::sleep(Duration::from_millis(200));
-        }
-    }
-    Ok(())
-}
-
-/// What is mounted below a directory, in the order in which it was mounted.
+/// What is mounted below a directory on this machine itself: the cluster mounts nothing there.
 fn mounts_below(directory: &Path) -> Result<Vec<PathBuf>> {
     let text = fs::read_to_string("/proc/self/mounts").context("cannot read the mounts")?;
     let places = text.lines().filter_map(|line| line.split(' ').nth(1));
@@ -91,26 +73,53 @@ fn mounts_below(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(places.filter(|place| place.starts_with(directory)).collect())
 }
 
-/// Frees the loop devices whose files are below the directory.
-pub fn detach_loops(directory: &Path) -> Result<()> {
-    for (device, _) in loops_below(directory)? {
-        command::run_quietly(Command::new("losetup").arg("--detach").arg(device))?;
+/// Frees loop devices. Those in use go by themselves with their last mount, a moment after the last
+/// process that saw it; what a crash left before it was mounted must be told.
+fn detach(loops: &[Loop]) {
+    for device in loops {
+        // It may just have gone by itself.
+        let _ = Command::new("losetup").arg("--detach").arg(&device.name).output();
     }
-    Ok(())
 }
 
-/// Loop devices whose files are below a directory, with the file.
-pub fn loops_below(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
+/// A loop device of the cluster.
+#[derive(Clone, Debug)]
+struct Loop {
+    name: String,
+    number: String,
+    /// The device of the file system that its file lies on.
+    below: String,
+    file: String,
+}
+
+/// The loop devices whose files are below a directory, or on a file system on one of those: their
+/// names no longer begin with the directory when the mount that they were opened by has ended.
+fn loops_of(directory: &Path) -> Result<Vec<Loop>> {
     let mut list = Command::new("losetup");
-    list.args(["--list", "--noheadings", "--raw", "--output", "NAME,BACK-FILE"]);
-    let said = command::run_quietly(&mut list)?;
-    let pairs = said.lines().filter_map(|line| line.split_once(' '));
-    let pairs = pairs.map(|(device, file)| (device.to_owned(), PathBuf::from(file.trim())));
-    Ok(pairs.filter(|(_, file)| file.starts_with(directory)).collect())
+    list.args(["--list", "--noheadings", "--raw"]);
+    list.args(["--output", "NAME,MAJ:MIN,BACK-MAJ:MIN,BACK-FILE"]);
+    Ok(loops_among(&command::run_quietly(&mut list)?, directory))
+}
+
+fn loops_among(listed: &str, directory: &Path) -> Vec<Loop> {
+    let all = listed.lines().filter_map(|line| {
+        let mut words = line.splitn(4, ' ').map(str::to_owned);
+        let (name, number, below) = (words.next()?, words.next()?, words.next()?);
+        Some(Loop { name, number, below, file: words.next().unwrap_or_default() })
+    });
+    let all: Vec<Loop> = all.collect();
+    let outer = |device: &&Loop| Path::new(&device.file).starts_with(directory);
+    let numbers: BTreeSet<&str> =
+        all.iter().filter(outer).map(|device| device.number.as_str()).collect();
+    let ours = all
+        .iter()
+        .filter(|device| outer(device) || numbers.contains(device.below.as_str()))
+        .cloned();
+    ours.collect()
 }
 
 /// What a cluster must not leave on the machine; empty if it is clean.
-pub fn leftovers(
+fn leftovers(
     directory: &Path,
     hierarchies: &Hierarchies,
     namespaces: &BTreeSet<u64>,
@@ -120,8 +129,8 @@ pub fn leftovers(
     left.extend(processes_in(namespaces).iter().map(|it| format!("process {it} in a network")));
     left.extend(hierarchies.groups().iter().map(|it| format!("control group {}", it.display())));
     left.extend(mounts_below(directory)?.iter().map(|it| format!("mount {}", it.display())));
-    let loops = loops_below(directory)?;
-    left.extend(loops.iter().map(|(device, it)| format!("{device} with {}", it.display())));
+    let loops = loops_of(directory)?;
+    left.extend(loops.iter().map(|it| format!("{} with {}", it.name, it.file)));
     left.extend(network::our_namespaces()?.iter().map(|it| format!("network namespace {it}")));
     left.extend(network::links()?.iter().map(|it| format!("network link {it}")));
     left.extend(network::routes()?.iter().map(|it| format!("route {it}")));
@@ -129,7 +138,7 @@ pub fn leftovers(
 }
 
 /// The numbers by which the kernel knows the network namespaces of the machines.
-pub fn namespaces_of_machines() -> Result<BTreeSet<u64>> {
+fn namespaces_of_machines() -> Result<BTreeSet<u64>> {
     let names = network::our_namespaces()?;
     let files = names.iter().map(|name| Path::new("/run/netns").join(name));
     Ok(files.filter_map(|file| fs::metadata(file).ok()).map(|data| data.ino()).collect())
@@ -177,17 +186,35 @@ pub fn lose(cluster: &Cluster, hierarchies: &Hierarchies, node: Machine) -> Resu
     network::connect(node, false)?;
     hierarchies.kill_machine(node)?;
     network::remove_machine(node)?;
-    let volumes = cluster.volumes().join(node.name());
     let limit = Instant::now() + Duration::from_secs(20);
-    // Its mounts end with its last process, a moment later.
+    let marked = format!("/{}/", node.name());
     loop {
-        match detach_loops(&volumes).and_then(|()| loops_below(&volumes)) {
-            Ok(left) if left.is_empty() => break,
-            Err(error) if Instant::now() > limit => return Err(error),
-            Ok(left) if Instant::now() > limit => bail!("its volumes are still mounted: {left:?}"),
-            Ok(_) | Err(_) => std::thread::sleep(Duration::from_millis(200)),
+        let mut loops = loops_of(&cluster.directory)?;
+        loops.retain(|device| device.file.contains(&marked));
+        if loops.is_empty() {
+            break;
         }
+        if Instant::now() > limit {
+            bail!("its volumes are still in use: {loops:?}");
+        }
+        detach(&loops);
+        std::thread::sleep(Duration::from_millis(200));
     }
-    cluster::remove(&volumes)?;
+    storage::lose(cluster, hierarchies, node)?;
     cluster::remove(&cluster.home(node))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_device_is_ours_by_its_file_or_by_what_its_file_lies_on() {
+        let listed = "/dev/loop0 7:0 254:0 /k/volumes.img\n\
+                      /dev/loop1 7:1 7:0 /node1/pvc-1.img\n\
+                      /dev/loop2 7:2 254:0 /kept/other.img\n";
+        let names: Vec<String> =
+            loops_among(listed, Path::new("/k")).into_iter().map(|it| it.name).collect();
+        assert_eq!(names, ["/dev/loop0", "/dev/loop1"]);
+    }
 }

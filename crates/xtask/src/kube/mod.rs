@@ -6,6 +6,7 @@ mod cgroup;
 mod clean;
 mod cluster;
 mod control;
+mod mounts;
 mod network;
 mod node;
 mod pki;
@@ -194,7 +195,7 @@ fn start(cluster: &Cluster, hierarchies: &Hierarchies) -> Result<()> {
     cluster::write(&run_directory().join("directory"), &cluster.directory.display().to_string())?;
     cluster.record()?;
     addons::make_images(cluster)?;
-    let covered = node::make_covered()?;
+    let covered = mounts::make_covered()?;
     if !covered.is_empty() {
         let lines: String = covered.iter().map(|place| format!("{}\n", place.display())).collect();
         cluster::write(&cluster.directory.join("covered"), &lines)?;
@@ -202,7 +203,7 @@ fn start(cluster: &Cluster, hierarchies: &Hierarchies) -> Result<()> {
     say("certificates and network");
     pki::make(cluster)?;
     network::make(cluster)?;
-    storage::make(cluster)?;
+    storage::make(cluster, hierarchies)?;
     say("control plane");
     control::start(cluster, hierarchies)?;
     addons::apply(cluster, &addons::manifests().join("kube-proxy.yaml"))?;

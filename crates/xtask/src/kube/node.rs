@@ -1,34 +1,24 @@
-//! A node: a network namespace and a mount namespace with a containerd, a kubelet and a kube-proxy.
+//! A node: a machine with a containerd, a kubelet and a kube-proxy.
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::json;
 
 use super::cgroup::{Hierarchies, TOP};
 use super::cluster::{self, Cluster, DNS, Machine};
-use super::network;
+use super::mounts::{KEEPER, Mounts};
 use super::program::Program;
 use super::storage;
 use crate::{command, line};
 
-/// The program that keeps the mount namespace; it does nothing else.
-const KEEPER: &str = "mounts";
 /// The programs of a node, in the order of their start.
 pub const PROGRAMS: [&str; 5] = [KEEPER, "containerd", "kubelet", "kube-proxy", storage::NODE];
 /// How long a program may take to start on two cores that others use as well.
 const START: Duration = Duration::from_secs(60);
-/// Directories that belong to each node, although programs name them the same everywhere.
-const OWN: [(&str, &str); 4] = [
-    ("kubelet", "/var/lib/kubelet"),
-    ("cni", "/var/lib/cni"),
-    ("pods", "/var/log/pods"),
-    ("containers", "/var/log/containers"),
-];
 /// The image that holds a pod's namespaces.
 pub const PAUSE: &str = "localhost/pause:1";
 
@@ -50,7 +40,7 @@ impl<'a> Node<'a> {
         let home = self.cluster.home(self.machine);
         cluster::make(&home)?;
         self.hierarchies.make_for_pods(self.machine)?;
-        self.start_keeper()?;
+        self.mounts().make()?;
         cluster::write(&home.join("containerd.toml"), &self.containerd_configuration())?;
         let networks = self.network_configuration().to_string();
         cluster::write(&home.join("net.d/10-pods.conflist"), &networks)?;
@@ -96,13 +86,9 @@ impl<'a> Node<'a> {
         PROGRAMS.into_iter().filter(missing).collect()
     }
 
-    /// What runs `line` on the node: in its network, with its mounts.
+    /// What runs `line` on the node.
     pub fn inside(&self, line: Vec<OsString>) -> Result<Vec<OsString>> {
-        let keeper = self.program(KEEPER).process();
-        let keeper = keeper.with_context(|| format!("{} is not running", self.machine.name()))?;
-        let mut words = line!["nsenter", format!("--target={keeper}"), "--net", "--mount", "--"];
-        words.extend(line);
-        Ok(words)
+        self.mounts().inside(line)
     }
 
     /// A program on this node.
@@ -110,35 +96,8 @@ impl<'a> Node<'a> {
         Program::new(self.cluster, self.hierarchies, self.machine, name)
     }
 
-    /// What is mounted on the node, volumes of pods above all, is in a namespace that ends with its
-    /// processes: nothing of it reaches this machine, and nothing of it stays.
-    fn start_keeper(&self) -> Result<()> {
-        let home = self.cluster.home(self.machine);
-        let keeper = self.program(KEEPER);
-        if keeper.process().is_some() {
-            return Ok(());
-        }
-        let mut script = String::from("set -e\nmount --make-rprivate /\n");
-        for (own, place) in OWN {
-            cluster::make(&home.join(own))?;
-            let own = home.join(own).display().to_string();
-            script += &format!("mount --bind '{own}' {place}\n");
-        }
-        script += "mount -t tmpfs -o mode=755 tmpfs /run\nmkdir -p /run/lock /run/netns\n";
-        // What containers mount "bidirectionally" goes to the node, and from it to others.
-        script += "mount --make-rshared /\nexec sleep infinity\n";
-        cluster::write(&home.join("mounts.sh"), &script)?;
-        let enter = network::enter(self.machine);
-        let mut line = line![enter.get_program().to_owned()];
-        line.extend(enter.get_args().map(ToOwned::to_owned));
-        line.extend(line!["unshare", "--mount", "--propagation=unchanged", "sh"]);
-        line.push(home.join("mounts.sh").into());
-        keeper.start(&line)?;
-        keeper.wait("it cannot mount", START, || {
-            let process = keeper.process().map(|process| format!("/proc/{process}/comm"));
-            let name = process.and_then(|file| fs::read_to_string(file).ok());
-            name.is_some_and(|name| name.trim() == "sleep")
-        })
+    fn mounts(&self) -> Mounts<'a> {
+        Mounts::new(self.cluster, self.hierarchies, self.machine)
     }
 
     fn ctr(&self) -> Result<Command> {
@@ -245,20 +204,6 @@ impl<'a> Node<'a> {
             },
         })
     }
-}
-
-/// The directories of this machine that nodes cover with their own, made if they are not there;
-/// returns those that were made.
-pub fn make_covered() -> Result<Vec<PathBuf>> {
-    let mut made = Vec::new();
-    for (_, place) in OWN {
-        let place = PathBuf::from(place);
-        if !place.is_dir() {
-            cluster::make(&place)?;
-            made.push(place);
-        }
-    }
-    Ok(made)
 }
 
 fn pods_of_all() -> String {

@@ -11,32 +11,30 @@ use anyhow::{Context, Result};
 
 use super::addons;
 use super::cgroup::Hierarchies;
-use super::cluster::{self, Cluster, Machine, run_directory};
+use super::cluster::{Cluster, Machine, run_directory};
 use super::control::{self, inside};
+use super::mounts::{KEEPER, Mounts};
 use super::node::Node;
 use super::program::Program;
 use crate::{command, line, paths, setup};
 
 /// The name by which StorageClasses call the driver.
 const DRIVER: &str = "csi.matriarch.test";
-/// The driver on the machine of the control plane, then what tells it of objects.
-pub const CONTROL: [&str; 5] =
-    ["csi", "csi-provisioner", "csi-resizer", "csi-snapshotter", "snapshot-controller"];
+/// On the machine of the control plane: the mounts, the driver, then what tells it of objects.
+pub const CONTROL: [&str; 6] =
+    [KEEPER, "csi", "csi-provisioner", "csi-resizer", "csi-snapshotter", "snapshot-controller"];
 /// The driver on a node.
 pub const NODE: &str = "csi";
 /// What all volumes and snapshots may take; the file takes what is used of it.
 const SIZE: u64 = 64 << 30;
 const START: Duration = Duration::from_secs(60);
 
-/// Builds the driver, and mounts the file system of all volumes before any node looks at mounts.
-pub fn make(cluster: &Cluster) -> Result<()> {
+/// Builds the driver, and makes the file system of all volumes, mounted below every node.
+pub fn make(cluster: &Cluster, hierarchies: &Hierarchies) -> Result<()> {
     let source = paths::workspace().join("crates/e2e/csi");
     let mut build = Command::new("go");
     build.current_dir(source).env("CGO_ENABLED", "0").args(["build", "-o"]).arg(driver(cluster));
     command::run_quietly(build.arg("."))?;
-    if is_mounted(&cluster.volumes())? {
-        return Ok(());
-    }
     let image = cluster.volumes_image();
     if !image.is_file() {
         let new = image.with_extension("new");
@@ -46,10 +44,19 @@ pub fn make(cluster: &Cluster) -> Result<()> {
         command::run_quietly(make.args(["-q", "-f", "-m", "reflink=1"]).arg(&new))?;
         fs::rename(&new, &image).with_context(|| format!("cannot make {}", image.display()))?;
     }
-    cluster::make(&cluster.volumes())?;
-    let mut mount = Command::new("mount");
-    mount.args(["-t", "xfs", "-o", "loop,discard"]).arg(&image).arg(cluster.volumes());
-    command::run_quietly(&mut mount)?;
+    Mounts::new(cluster, hierarchies, Machine::Control).make()
+}
+
+/// Removes the volumes that belong to a node.
+pub fn lose(cluster: &Cluster, hierarchies: &Hierarchies, node: Machine) -> Result<()> {
+    let volumes = cluster.volumes().join(node.name());
+    let words = Mounts::new(cluster, hierarchies, Machine::Control).inside(line![
+        "rm",
+        "-rf",
+        "--one-file-system",
+        volumes
+    ])?;
+    command::run_quietly(Command::new(&words[0]).args(&words[1..]))?;
     Ok(())
 }
 
@@ -62,9 +69,9 @@ pub fn start(cluster: &Cluster, hierarchies: &Hierarchies) -> Result<()> {
     // With mounts of its own: what it mounts for a moment must not stay if it is killed then.
     let mut line = line!["unshare", "--mount", driver(cluster), "controller"];
     line.extend(line!["--endpoint", &socket, "--directory", cluster.volumes()]);
-    program("csi").start(&inside(line))?;
+    program("csi").start(&Mounts::new(cluster, hierarchies, Machine::Control).inside(line)?)?;
     program("csi").wait("it makes no socket", START, || socket.exists())?;
-    for name in &CONTROL[1..] {
+    for name in &CONTROL[2..] {
         let mut line = line![cluster.program(name), "--kubeconfig", cluster.kubeconfig()];
         if *name != "snapshot-controller" {
             line.extend(line!["--csi-address", &socket]);
@@ -116,10 +123,4 @@ fn define_snapshots(cluster: &Cluster) -> Result<()> {
 
 fn driver(cluster: &Cluster) -> PathBuf {
     cluster.directory.join("programs/csi")
-}
-
-fn is_mounted(place: &Path) -> Result<bool> {
-    let text = fs::read_to_string("/proc/self/mounts").context("cannot read the mounts")?;
-    let place = place.display().to_string().replace(' ', "\\040");
-    Ok(text.lines().any(|line| line.split(' ').nth(1) == Some(&place)))
 }
