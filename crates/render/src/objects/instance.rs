@@ -59,7 +59,8 @@ pub fn directive(spec: &InstanceSpec) -> Directive {
     }
 }
 
-/// The object.
+/// The object. Empty maps are left out: where an apply empties a map that had entries, a
+/// kube-apiserver (tried: 1.34) makes it null and refuses that.
 pub fn object(owner: &Owner<'_>, resolved: &Resolved, name: &str, directive: &Directive) -> Value {
     let mut metadata = owner.metadata(name);
     metadata["labels"][owner.label(Label::InstanceName)] = json!(name);
@@ -67,6 +68,19 @@ pub fn object(owner: &Owner<'_>, resolved: &Resolved, name: &str, directive: &Di
         "apiVersion": owner.setup.identity.api_version(),
         "kind": "Instance",
         "metadata": metadata,
-        "spec": spec(owner, resolved, name, directive),
+        "spec": without_empty_maps(json!(spec(owner, resolved, name, directive))),
     })
+}
+
+fn without_empty_maps(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, field)| (name, without_empty_maps(field)))
+            .filter(|(_, field)| field.as_object().is_none_or(|fields| !fields.is_empty()))
+            .collect(),
+        Value::Array(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            value
+        }
+    }
 }
