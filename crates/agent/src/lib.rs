@@ -97,7 +97,8 @@ pub async fn run(options: AgentOptions) -> Result<(), Error> {
         client.clone(),
         known_sender,
     ));
-    let endpoint = endpoint::ReadWriteEndpoint::new(client, &options, identity);
+    let endpoint =
+        endpoint::ReadWriteEndpoint::new(client, &options, identity, context.known.clone());
     let parts = prepare(context, protocol, ledger_file, endpoint, inputs).await?;
     Box::pin(Driver::new(parts).run(received, hello.terminating)).await
 }

@@ -51,8 +51,33 @@ pub struct InstanceSpec {
     pub secrets: SecretNames,
     /// The application's database, owner and users whose passwords the agent keeps true.
     pub access: Access,
+    /// EndpointSlices that the holder of the Lease points to itself, beside that of `-rw`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub additional_endpoints: Vec<AdditionalEndpoints>,
     /// Level of the agent's log: error, warning, info, debug, trace.
     pub log_level: String,
+}
+
+/// The EndpointSlice of a Service of the user's that leads to the primary.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AdditionalEndpoints {
+    /// Name of the EndpointSlice, and of the Service.
+    pub name: String,
+    /// The Service's ports.
+    pub ports: Vec<EndpointPort>,
+}
+
+/// Where a port of a Service leads to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EndpointPort {
+    /// Name of the Service's port; empty if it has none.
+    pub name: String,
+    /// Number of the pod's port.
+    pub port: u16,
+    /// TCP, UDP or SCTP.
+    pub protocol: String,
 }
 
 /// How an empty volume is filled.

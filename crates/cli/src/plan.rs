@@ -158,7 +158,7 @@ impl Pass {
 
 fn work_out(setup: &Setup, cluster: &Cluster, objects: &Objects) -> (World, Plan) {
     let owner = Owner { setup, cluster };
-    let mut resolved: Resolved = resolve(&owner);
+    let mut resolved: Resolved = resolve(&owner, &objects.references);
     resolved.note_versions(&objects.secrets);
     let world = observe(&owner, &resolved, objects);
     let plan = plan(&world);

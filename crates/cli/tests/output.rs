@@ -19,7 +19,7 @@ use matriarch_plan::protocol::{
     Address, History, Holder, Lease, Lsn, Member, Position, Quorum, Span, SystemId, Term,
 };
 use matriarch_render::setup::{Owner, Setup};
-use matriarch_render::{Objects, observe, resolve};
+use matriarch_render::{Objects, References, observe, resolve};
 use serde_json::{Value, json};
 
 const NOW: &str = "2026-11-21T04:40:00Z";
@@ -379,7 +379,7 @@ fn a_plan_for_a_new_cluster_names_every_action_and_what_follows() {
     cluster.metadata.annotations = None;
     let setup = Setup::default();
     let owner = Owner { setup: &setup, cluster: &cluster };
-    let resolved = resolve(&owner);
+    let resolved = resolve(&owner, &References::default());
     let objects = Objects {
         now_ms: now().as_millisecond(),
         instances: Ok(Vec::new()),
@@ -390,7 +390,9 @@ fn a_plan_for_a_new_cluster_names_every_action_and_what_follows() {
         node: None,
         ended: std::collections::BTreeSet::new(),
         stateless: std::collections::BTreeMap::new(),
+        services: std::collections::BTreeMap::new(),
         secrets: std::collections::BTreeMap::new(),
+        references: References::default(),
     };
     let world = observe(&owner, &resolved, &objects);
     let plan = matriarch_plan::plan(&world);

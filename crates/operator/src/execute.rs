@@ -8,7 +8,7 @@ use kube::{Api, Client};
 use matriarch_api::labels::{self, Label};
 use matriarch_api::names;
 use matriarch_api::secret::{CA_CERTIFICATE, CA_KEY, TLS_CERTIFICATE, TLS_KEY, connection};
-use matriarch_plan::world::{Identity, PodRole, SecretRole};
+use matriarch_plan::world::{Identity, PodRole, SecretRole, ServicePart};
 use matriarch_plan::{Action, InstanceName, Plan};
 use matriarch_render::setup::{Owner, member_names, object_name};
 use matriarch_render::{Resolved, objects};
@@ -121,6 +121,10 @@ impl Executor<'_> {
                 let api = self.api(&kinds::resource(*object));
                 self.delete(what, &api, &object_name(owner.name(), *object), guard).await
             }
+            Action::ApplyService { name, part } => self.apply_service(what, name, *part).await,
+            Action::RemoveService { name, part, guard } => {
+                self.delete(what, &self.api(&kinds::service_part(*part)), name, guard).await
+            }
             Action::CreateLease => {
                 self.create(what, &self.leases(), objects::lease::empty(owner, resolved)).await
             }
@@ -159,6 +163,9 @@ impl Executor<'_> {
             Action::CreatePod { instance, wal_volume } => {
                 let wanted = objects::pod::new(owner, resolved, instance.as_str(), *wal_volume);
                 self.create(what, &self.pods(), wanted).await
+            }
+            Action::TryPod { instance, wal_volume } => {
+                self.try_pod(what, instance, *wal_volume).await
             }
             Action::AdoptPod { instance, guard } => {
                 let wanted = objects::pod::adoption(owner, resolved, instance.as_str());
@@ -220,6 +227,14 @@ impl Executor<'_> {
         }
     }
 
+    async fn apply_service(&self, what: &str, name: &str, part: ServicePart) -> Result<(), Error> {
+        match objects::managed_service(self.owner, name, part) {
+            Some(wanted) => self.apply(what, &self.api(&kinds::service_part(part)), &wanted).await,
+            // It was planned because the same spec asks for it.
+            None => Ok(()),
+        }
+    }
+
     async fn merge(
         &self,
         what: &str,
@@ -249,6 +264,32 @@ impl Executor<'_> {
         match api.create(&params, &object).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
+            Err(source) => Err(refused(what, source)),
+        }
+    }
+
+    /// Has the API check a pod as if it were made. That there is one of its name is the last
+    /// thing that the API finds. A quota counts the present object as well, which makes room; and a
+    /// webhook that takes no trials has said nothing against it.
+    async fn try_pod(
+        &self,
+        what: &str,
+        instance: &InstanceName,
+        wal_volume: bool,
+    ) -> Result<(), Error> {
+        let wanted = objects::pod::new(self.owner, self.resolved, instance.as_str(), wal_volume);
+        let object: DynamicObject = serde_json::from_value(wanted)
+            .map_err(|source| Error::Object { what: what.to_owned(), source })?;
+        let field_manager = Some(self.manager().to_owned());
+        match self.pods().create(&PostParams { dry_run: true, field_manager }, &object).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status))
+                if status.reason == "AlreadyExists"
+                    || status.message.contains("exceeded quota")
+                    || status.message.contains("does not support dry run") =>
+            {
+                Ok(())
+            }
             Err(source) => Err(refused(what, source)),
         }
     }

@@ -8,23 +8,54 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Secret};
 use kube::api::{DynamicObject, ListParams};
 use kube::{Api, Client};
-use matriarch_api::labels::Label;
-use matriarch_api::{Instance, names};
+use matriarch_api::image_catalog::ImageCatalogSpec;
+use matriarch_api::labels::{self, Label};
+use matriarch_api::{ClusterImageCatalog, ImageCatalog, Instance, names};
 use matriarch_plan::Seen;
-use matriarch_plan::world::{Object, SecretFacts, SecretRole};
+use matriarch_plan::world::{Object, SecretFacts, SecretRole, ServicePart};
+use matriarch_render::observe::ServiceObjects;
+use matriarch_render::references::CatalogName;
 use matriarch_render::setup::{Owner, object_name};
-use matriarch_render::{Objects, Resolved, node_in_question};
+use matriarch_render::{Objects, References, Resolved, node_in_question, objects};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::kinds;
 use crate::pki;
 
+/// Reads the objects that the spec names and that decide what it comes to.
+pub async fn read_references(client: &Client, owner: &Owner<'_>) -> References {
+    let catalog = match CatalogName::of(&owner.cluster.spec) {
+        Some(name) => {
+            let seen = read_catalog(client, owner, &name).await;
+            Some((name, seen))
+        }
+        None => None,
+    };
+    References { catalog, ..References::default() }
+}
+
+async fn read_catalog(
+    client: &Client,
+    owner: &Owner<'_>,
+    catalog: &CatalogName,
+) -> Seen<ImageCatalogSpec> {
+    let identity = owner.setup.identity;
+    if catalog.cluster_wide {
+        let api = Api::<ClusterImageCatalog>::all_with(client.clone(), &identity);
+        return get(&api, &catalog.name).await.map(|found| found.spec);
+    }
+    let namespace = owner.cluster.namespace();
+    let api = Api::<ImageCatalog>::namespaced_with(client.clone(), namespace, &identity);
+    get(&api, &catalog.name).await.map(|found| found.spec)
+}
+
 /// Reads it all at once.
 pub(crate) async fn read(
     client: &Client,
     owner: &Owner<'_>,
     resolved: &Resolved,
+    references: References,
     now_ms: i64,
 ) -> Objects {
     let (objects, secrets) = futures::join!(
@@ -36,7 +67,7 @@ pub(crate) async fn read(
         Some(name) => Some((name.clone(), get(&Api::<Node>::all(client.clone()), &name).await)),
         None => None,
     };
-    Objects { secrets, node, ..objects }
+    Objects { secrets, node, references, ..objects }
 }
 
 /// Reads all but the Secrets, at once.
@@ -50,12 +81,13 @@ pub async fn read_without_secrets(client: &Client, owner: &Owner<'_>, now_ms: i6
     let claims = Api::<PersistentVolumeClaim>::namespaced(client.clone(), namespace);
     let leases = Api::<Lease>::namespaced(client.clone(), namespace);
     let lease_name = names::lease(owner.name());
-    let (instances, pods, claims, lease, stateless) = futures::join!(
+    let (instances, pods, claims, lease, stateless, services) = futures::join!(
         list(&instances, &params),
         list(&pods, &params),
         list(&claims, &params),
         get(&leases, &lease_name),
         read_stateless(client, owner),
+        read_services(client, owner),
     );
     let (ended, secrets) = (BTreeSet::new(), BTreeMap::new());
     let (node, lease_unchanged_ms) = (None, 0);
@@ -69,7 +101,9 @@ pub async fn read_without_secrets(client: &Client, owner: &Owner<'_>, now_ms: i6
         ended,
         node,
         stateless,
+        services,
         secrets,
+        references: References::default(),
     }
 }
 
@@ -106,6 +140,39 @@ async fn read_stateless(client: &Client, owner: &Owner<'_>) -> BTreeMap<Object, 
         (object, seen)
     });
     join_all(reads).await.into_iter().collect()
+}
+
+/// The Services of the user's that the spec asks for, by name, and those that were made, by label.
+async fn read_services(client: &Client, owner: &Owner<'_>) -> BTreeMap<String, ServiceObjects> {
+    let namespace = owner.cluster.namespace();
+    let [services, endpoints] = [ServicePart::Service, ServicePart::Endpoints]
+        .map(|part| kinds::api(client, namespace, &kinds::service_part(part)));
+    let selector = format!(
+        "{}={},{}={}",
+        owner.label(Label::Cluster),
+        owner.name(),
+        owner.label(Label::IsManaged),
+        labels::TRUE
+    );
+    let params = ListParams::default().labels(&selector);
+    let (made, pointed) = futures::join!(services.list(&params), endpoints.list(&params));
+    // What cannot be listed stays; what the spec asks for is read by name.
+    let mut names: BTreeSet<String> = [made, pointed]
+        .into_iter()
+        .filter_map(Result::ok)
+        .flatten()
+        .filter_map(|object| object.metadata.name)
+        .collect();
+    names.extend(objects::managed_service_names(owner));
+    let read = |name: String| {
+        let (services, endpoints) = (&services, &endpoints);
+        async move {
+            let (service, endpoints) = futures::join!(get(services, &name), get(endpoints, &name));
+            let json = |seen: Seen<DynamicObject>| seen.map(|found| serde_json::json!(found));
+            (name, ServiceObjects { service: json(service), endpoints: json(endpoints) })
+        }
+    };
+    join_all(names.into_iter().map(read)).await.into_iter().collect()
 }
 
 /// Secrets are read by name at each pass: no list and no watch, so that no permission is needed

@@ -3,7 +3,7 @@
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
-use matriarch_plan::world::Object;
+use matriarch_plan::world::{Object, ServicePart};
 
 /// The API's name of the kind of an object without state.
 pub fn resource(object: Object) -> ApiResource {
@@ -20,6 +20,14 @@ pub fn resource(object: Object) -> ApiResource {
         Object::DisruptionBudget => ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
     };
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+}
+
+/// The kind of a part of a Service of the user's.
+pub fn service_part(part: ServicePart) -> ApiResource {
+    resource(match part {
+        ServicePart::Service => Object::ServiceReadWrite,
+        ServicePart::Endpoints => Object::EndpointsReadWrite,
+    })
 }
 
 /// Objects of a kind in a namespace, as JSON.

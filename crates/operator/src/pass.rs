@@ -104,8 +104,9 @@ impl Passes {
         }
         let owner = Owner { setup, cluster: &cluster };
         let now_ms = Timestamp::now().as_millisecond();
-        let mut resolved = resolve(&owner);
-        let mut objects = gather::read(&self.client, &owner, &resolved, now_ms).await;
+        let references = gather::read_references(&self.client, &owner).await;
+        let mut resolved = resolve(&owner, &references);
+        let mut objects = gather::read(&self.client, &owner, &resolved, references, now_ms).await;
         objects.ended = self.ended.of(&key);
         objects.lease_unchanged_ms = self.unchanged(&key, &objects);
         resolved.note_versions(&objects.secrets);

@@ -20,11 +20,12 @@ use kube::core::DynamicResourceScope;
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Config, Controller};
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use matriarch_api::labels::Label;
-use matriarch_api::{Cluster, Identity, Instance};
+use matriarch_api::{Cluster, ClusterImageCatalog, Identity, ImageCatalog, Instance};
+use matriarch_render::references::CatalogName;
 use tokio::sync::watch;
 
 use crate::Options;
@@ -169,6 +170,7 @@ impl Source {
         controller = self.watch_metadata::<PodDisruptionBudget>(controller);
         controller = self.watch_metadata::<PersistentVolumeClaim>(controller);
         controller = self.watch_pods(controller);
+        controller = self.watch_catalogs(controller);
         if self.secrets {
             controller = self.watch_metadata::<Secret>(controller);
         }
@@ -184,6 +186,27 @@ impl Source {
         controller.watches(leases, self.config(), move |lease: Lease| {
             let news = is_news(&seen, &lease, identity);
             owner_of(&lease, &key, identity).filter(|_| news)
+        })
+    }
+
+    /// Image catalogs are nobody's: those that name one are looked for among the Clusters. Where one
+    /// namespace is served, catalogs of the whole Kubernetes cluster may not be watched; they are
+    /// looked at in each pass.
+    fn watch_catalogs(&self, controller: Controller<Cluster>) -> Controller<Cluster> {
+        let clusters = controller.store();
+        let (identity, config) = (self.identity, watcher::Config::default());
+        let catalogs: Api<ImageCatalog> = self.own();
+        let of = clusters.clone();
+        let controller = controller.watches_with(catalogs, identity, config, move |catalog| {
+            naming(&of, identity, Some(catalog.namespace()), catalog.name())
+        });
+        if self.namespace.is_some() {
+            return controller;
+        }
+        let config = watcher::Config::default();
+        let catalogs: Api<ClusterImageCatalog> = Api::all_with(self.client.clone(), &identity);
+        controller.watches_with(catalogs, identity, config, move |catalog| {
+            naming(&clusters, identity, None, catalog.name())
         })
     }
 
@@ -220,6 +243,22 @@ fn owner_of<K: Resource>(object: &K, key: &str, identity: Identity) -> Option<Ob
     let name = object.labels().get(key)?;
     let namespace = object.namespace()?;
     Some(ObjectRef::new_with(name, identity).within(&namespace))
+}
+
+/// The Clusters that name a catalog: of a namespace, or of the whole Kubernetes cluster.
+fn naming(
+    clusters: &Store<Cluster>,
+    identity: Identity,
+    namespace: Option<&str>,
+    name: &str,
+) -> Vec<ObjectRef<Cluster>> {
+    let wanted = CatalogName { cluster_wide: namespace.is_none(), name: name.to_owned() };
+    let names = |cluster: &Cluster| {
+        namespace.is_none_or(|namespace| cluster.namespace() == namespace)
+            && CatalogName::of(&cluster.spec).as_ref() == Some(&wanted)
+    };
+    let found = clusters.state().into_iter().filter(|cluster| names(cluster));
+    found.map(|cluster| ObjectRef::from_obj_with(cluster.as_ref(), identity)).collect()
 }
 
 /// A renewal is no news: it comes every two seconds from every cluster. Who holds the Lease and who

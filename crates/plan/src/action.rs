@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::memory::Memory;
 use crate::protocol::LeaseRecord;
 use crate::report::Report;
-use crate::world::{Identity, InstanceName, Object, PodRole, SecretRole};
+use crate::world::{Identity, InstanceName, Object, PodRole, SecretRole, ServicePart};
 
 /// The outcome of one pass of planning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,6 +89,22 @@ pub enum Action {
         /// As it was seen.
         guard: Identity,
     },
+    /// Make a part of a Service of the user's as it should be, whether it is there or not.
+    ApplyService {
+        /// Name of the Service.
+        name: String,
+        /// Which part.
+        part: ServicePart,
+    },
+    /// Remove a part of a Service that the user no longer asks for, or that is to be made anew.
+    RemoveService {
+        /// Name of the Service.
+        name: String,
+        /// Which part.
+        part: ServicePart,
+        /// As it was seen.
+        guard: Identity,
+    },
     /// Make the empty Lease; one that is there already is success.
     CreateLease,
     /// Make a Secret; one that is there already is success.
@@ -150,6 +166,14 @@ pub enum Action {
     },
     /// Make a pod; one that is there already is success.
     CreatePod {
+        /// Whose.
+        instance: InstanceName,
+        /// With a volume of its own for WAL.
+        wal_volume: bool,
+    },
+    /// Ask the API whether it would take the pod that is to be made in the place of the present one.
+    /// Nothing is made; what the API refuses, the present pod outlives.
+    TryPod {
         /// Whose.
         instance: InstanceName,
         /// With a volume of its own for WAL.
@@ -221,6 +245,9 @@ impl Action {
             | Self::AdoptVolume { .. }
             | Self::GrowVolume { .. }
             | Self::CreatePod { .. }
+            | Self::TryPod { .. }
+            | Self::ApplyService { .. }
+            | Self::RemoveService { .. }
             | Self::AdoptPod { .. }
             | Self::LabelPod { .. }
             | Self::DeleteInstance { .. } => false,
@@ -248,6 +275,9 @@ impl fmt::Display for Action {
                 write!(f, "grow the {volume:?} volume of {instance} to {to} bytes")
             }
             Self::CreatePod { instance, .. } => write!(f, "create pod {instance}"),
+            Self::TryPod { instance, .. } => write!(f, "try out the new pod of {instance}"),
+            Self::ApplyService { name, part } => write!(f, "apply {part:?} {name}"),
+            Self::RemoveService { name, part, .. } => write!(f, "remove {part:?} {name}"),
             Self::AdoptPod { instance, .. } => write!(f, "adopt pod {instance}"),
             Self::LabelPod { instance, role, .. } => write!(f, "label pod {instance} {role:?}"),
             Self::DeletePod { instance, .. } => write!(f, "delete pod {instance}"),

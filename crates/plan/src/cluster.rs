@@ -4,8 +4,8 @@ use crate::action::Plan;
 use crate::report::{Activity, Block, Step, StepReport};
 use crate::spec::Wanted;
 use crate::steps::{
-    Draft, View, access, bootstrap, directives, failover, hibernation, labels, members, pods,
-    rollout, services, storage, switchover,
+    Draft, View, access, bootstrap, directives, failover, hibernation, labels, managed_services,
+    members, pods, rollout, services, storage, switchover,
 };
 use crate::world::World;
 
@@ -33,6 +33,10 @@ pub fn plan(world: &World) -> Plan {
         draft.activity(Activity::Paused);
         return draft.finish(world);
     }
+    if let Some(problem) = &spec.image_problem {
+        admission.blocked.push(Block::Image(problem.clone()));
+        draft.report(admission);
+    }
     let view = View { world, spec };
     let admitted = access::step(&view, &mut draft);
     if admitted.is_break() {
@@ -48,6 +52,7 @@ pub fn plan(world: &World) -> Plan {
     bootstrap::step(&view, &mut draft);
     members::step(&view, &mut draft);
     services::step(&view, &mut draft);
+    managed_services::step(&view, &mut draft);
     storage::step(&view, &mut draft);
     pods::step(&view, &mut draft);
     failover::step(&view, &mut draft);

@@ -12,7 +12,7 @@ use crate::protocol::proof::NodeEvidence;
 use crate::seen::Seen;
 use crate::spec::{SecretSource, Wanted};
 use crate::world::{
-    EndedContainer, Identity, Instance, InstanceName, Pod, PodRole, SecretRole, World,
+    EndedContainer, Identity, Instance, InstanceName, Pod, PodRole, SecretRole, ServicePart, World,
 };
 
 /// One broken rule.
@@ -87,10 +87,7 @@ fn check_action(world: &World, plan: &Plan, action: &Action, findings: &mut Find
         }
         Action::CreateVolume { instance, volume } => {
             let found = world.instances.get(instance);
-            let absent = found.is_none_or(|i| match volume {
-                VolumeRole::Data => i.data.is_absent(),
-                VolumeRole::Wal => i.wal.is_absent(),
-            });
+            let absent = found.is_none_or(|i| volume_of(i, *volume).is_absent());
             findings.require(absent && world.blind.is_empty(), "I20", says);
         }
         Action::GrowVolume { instance, volume, to, guard } => {
@@ -105,25 +102,32 @@ fn check_action(world: &World, plan: &Plan, action: &Action, findings: &mut Find
             findings.require(first, "H6", says);
         }
         Action::CreateSecret { role } => {
-            let absent = world.secrets.get(role).is_none_or(Seen::is_absent);
-            findings.require(absent && is_managed(world, *role), "K11", says);
+            let free = world.secrets.get(role).is_none_or(Seen::is_absent);
+            findings.require(free && is_managed(world, *role), "K11", says);
         }
         Action::RepairSecret { role, guard, .. } | Action::RenewSecret { role, guard, .. } => {
-            let same = world
-                .secrets
-                .get(role)
-                .is_some_and(|seen| matches(seen, guard, |facts| &facts.identity));
+            let found = world.secrets.get(role);
+            let same = found.is_some_and(|seen| matches(seen, guard, |facts| &facts.identity));
             findings.require(same && is_managed(world, *role), "K11", says);
         }
         Action::LabelPod { instance, role, .. } => {
-            let holder = world.holder() == Some(instance);
-            findings.require(holder == (*role == PodRole::Primary), "I5", says);
+            let primary = *role == PodRole::Primary;
+            findings.require((world.holder() == Some(instance)) == primary, "I5", says);
         }
         Action::Direct { instance, .. } => {
             let member = plan.memory.members.contains_key(instance);
             findings.require(member, "recorded before acted upon", says);
         }
+        Action::TryPod { instance, .. } => {
+            // It would be made, were the trial none.
+            let there = world.instances.get(instance).is_some_and(|i| i.pod.known().is_some());
+            findings.require(there, "I7", says);
+        }
+        Action::RemoveService { name, part, guard } => {
+            findings.require(is_service(world, name, *part, guard), "I20", says);
+        }
         Action::Apply { .. }
+        | Action::ApplyService { .. }
         | Action::Remove { .. }
         | Action::AdoptVolume { .. }
         | Action::AdoptPod { .. } => {}
@@ -138,13 +142,27 @@ fn grows(
     to: u64,
     guard: &Identity,
 ) -> bool {
-    let found = world.instances.get(instance).map(|i| match volume {
-        VolumeRole::Data => &i.data,
-        VolumeRole::Wal => &i.wal,
-    });
+    let found = world.instances.get(instance).map(|i| volume_of(i, volume));
     found.is_some_and(|seen| {
         let less = seen.known().is_some_and(|volume| volume.requested.is_some_and(|now| now < to));
         less && matches(seen, guard, |volume| &volume.identity)
+    })
+}
+
+fn volume_of(instance: &Instance, volume: VolumeRole) -> &Seen<crate::world::Volume> {
+    match volume {
+        VolumeRole::Data => &instance.data,
+        VolumeRole::Wal => &instance.wal,
+    }
+}
+
+fn is_service(world: &World, name: &str, part: ServicePart, guard: &Identity) -> bool {
+    world.services.get(name).is_some_and(|seen| {
+        let seen = match part {
+            ServicePart::Service => &seen.service,
+            ServicePart::Endpoints => &seen.endpoints,
+        };
+        matches(seen, guard, |facts| &facts.identity)
     })
 }
 
@@ -173,13 +191,8 @@ fn check_delete_volume(
 ) {
     let says = || format!("the plan would delete the {volume:?} volume of {instance}");
     let found = world.instances.get(instance);
-    let same = found.is_some_and(|i| {
-        let seen = match volume {
-            VolumeRole::Data => &i.data,
-            VolumeRole::Wal => &i.wal,
-        };
-        matches(seen, guard, |volume| &volume.identity)
-    });
+    let same =
+        found.is_some_and(|i| matches(volume_of(i, volume), guard, |volume| &volume.identity));
     findings.require(same, "I20", says);
     // Told and recorded in an earlier pass, so that nobody counts on it any more.
     let recorded = world.memory.members.get(instance).is_some_and(|member| member.leaving);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::memory::SwitchoverReason;
-use crate::spec::SpecFinding;
+use crate::spec::{ImageProblem, SpecFinding};
 use crate::world::{InstanceName, Kind, SecretRole, Stall};
 
 /// What a pass found and decided.
@@ -228,6 +228,8 @@ pub enum Wait {
 pub enum Block {
     /// The spec cannot be carried out.
     Spec(SpecFinding),
+    /// The image that the spec leads to is not known; the last one goes on.
+    Image(ImageProblem),
     /// A Secret that the user names is missing or cannot be used.
     Secret {
         /// Which.
@@ -279,6 +281,13 @@ pub enum Block {
         /// Whose.
         instance: InstanceName,
         /// In Kubernetes' words.
+        why: String,
+    },
+    /// A Service of the user's cannot be kept.
+    Service {
+        /// Its name.
+        name: String,
+        /// Why not.
         why: String,
     },
     /// A volume is being deleted that holds the only, or the best, copy of the data.

@@ -24,6 +24,16 @@ pub enum Seen<T> {
 }
 
 impl<T> Seen<T> {
+    /// The same knowledge of what follows from the fact.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Seen<U> {
+        match self {
+            Self::Known(value) => Seen::Known(change(value)),
+            Self::Stale(value) => Seen::Stale(change(value)),
+            Self::Absent => Seen::Absent,
+            Self::Unknown { why } => Seen::Unknown { why },
+        }
+    }
+
     /// The fact, only if it is of now.
     pub fn known(&self) -> Option<&T> {
         match self {

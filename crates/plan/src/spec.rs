@@ -66,6 +66,43 @@ pub struct Spec {
     pub secrets: BTreeMap<SecretRole, SecretSource>,
     /// The objects without state that the cluster is to have.
     pub objects: BTreeSet<Object>,
+    /// Services of the user's, by name.
+    #[serde(default)]
+    pub services: BTreeMap<String, ServiceWish>,
+    /// Why the image that is used is the last one known and not the one that the spec leads to.
+    #[serde(default)]
+    pub image_problem: Option<ImageProblem>,
+}
+
+/// A Service that the user asks for beside those that every cluster has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceWish {
+    /// It leads to the holder of the Lease, by an EndpointSlice of its own.
+    pub read_write: bool,
+    /// How a change is applied.
+    pub update: ServiceUpdate,
+}
+
+/// How a change of a Service is applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ServiceUpdate {
+    /// In place.
+    #[default]
+    Patch,
+    /// By a new one under the same name.
+    Replace,
+}
+
+/// Why the image that the spec leads to is not known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageProblem {
+    /// Kind and name of the catalog.
+    pub object: String,
+    /// What is wrong, and what goes on meanwhile.
+    pub message: String,
 }
 
 /// Where a Secret comes from.

@@ -70,6 +70,9 @@ pub struct World {
     pub instances: BTreeMap<InstanceName, Instance>,
     /// Objects without state.
     pub objects: BTreeMap<Object, Seen<ObjectFacts>>,
+    /// Services of the user's by name: those that the spec asks for, and those that were made.
+    #[serde(default)]
+    pub services: BTreeMap<String, ManagedService>,
     /// Secrets.
     pub secrets: BTreeMap<SecretRole, Seen<SecretFacts>>,
 }
@@ -384,6 +387,25 @@ pub struct ObjectFacts {
     pub deleting: bool,
     /// Every field that it should have is there.
     pub conforms: bool,
+}
+
+/// What is seen of a Service of the user's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedService {
+    /// The Service.
+    pub service: Seen<ObjectFacts>,
+    /// Its EndpointSlice, if it leads to the holder; the endpoints are the holder's.
+    pub endpoints: Seen<ObjectFacts>,
+}
+
+/// The objects that a Service of the user's consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ServicePart {
+    /// The Service.
+    Service,
+    /// The EndpointSlice of the same name.
+    Endpoints,
 }
 
 /// What a Secret is for.

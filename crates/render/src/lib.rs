@@ -7,11 +7,13 @@
 pub mod conform;
 pub mod objects;
 pub mod observe;
+pub mod references;
 pub mod resolve;
 pub mod setup;
 pub mod status;
 pub mod story;
 
 pub use observe::{Objects, ended, lease_record, node_in_question, observe};
+pub use references::References;
 pub use resolve::{Resolved, resolve};
 pub use setup::Setup;

@@ -15,9 +15,9 @@ use matriarch_api::{Instance as InstanceObject, names, phases};
 use matriarch_plan::action::VolumeRole;
 use matriarch_plan::protocol::{self, ContainerId, LeaseRecord, PodUid};
 use matriarch_plan::world::{
-    DirectiveFacts, EndedContainer, Identity, Instance, Kind, Lease, Node, NodeFacts, Object,
-    ObjectFacts, Outcome, Pod, PodRole, Report, Role, SecretFacts, SecretRole, Stall, State,
-    Volume,
+    DirectiveFacts, EndedContainer, Identity, Instance, Kind, Lease, ManagedService, Node,
+    NodeFacts, Object, ObjectFacts, Outcome, Pod, PodRole, Report, Role, SecretFacts, SecretRole,
+    ServicePart, Stall, State, Volume,
 };
 use matriarch_plan::{InstanceName, Memory, Seen, World};
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,7 @@ use serde_json::Value;
 
 use crate::conform::conforms;
 use crate::objects;
+use crate::references::References;
 use crate::resolve::Resolved;
 use crate::setup::{Owner, member_names};
 
@@ -55,8 +56,24 @@ pub struct Objects {
     pub node: Option<(String, Seen<NodeObject>)>,
     /// Objects without state, as JSON.
     pub stateless: BTreeMap<Object, Seen<Value>>,
+    /// Services of the user's by name, as JSON: those that the spec asks for, and those that were
+    /// made.
+    #[serde(default)]
+    pub services: BTreeMap<String, ServiceObjects>,
     /// Secrets, judged by who may read keys.
     pub secrets: BTreeMap<SecretRole, Seen<SecretFacts>>,
+    /// What the objects say that the spec names.
+    #[serde(default)]
+    pub references: References,
+}
+
+/// A Service of the user's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceObjects {
+    /// The Service.
+    pub service: Seen<Value>,
+    /// The EndpointSlice of the same name.
+    pub endpoints: Seen<Value>,
 }
 
 /// Builds the World.
@@ -82,6 +99,7 @@ pub fn observe(owner: &Owner<'_>, resolved: &Resolved, objects: &Objects) -> Wor
         blind,
         instances: instances(owner, resolved, objects, &memory),
         objects: stateless(owner, resolved, objects, &memory),
+        services: services(owner, objects),
         secrets: objects.secrets.clone(),
         memory,
     }
@@ -472,6 +490,39 @@ fn stateless(
             (*object, facts)
         })
         .collect()
+}
+
+fn services(owner: &Owner<'_>, read: &Objects) -> BTreeMap<String, ManagedService> {
+    let facts = |name: &str, part: ServicePart, seen: &Seen<Value>| {
+        let live = match seen {
+            Seen::Known(live) => live,
+            Seen::Stale(_) => return Seen::Unknown { why: "it was not read anew".to_owned() },
+            Seen::Absent => return Seen::Absent,
+            Seen::Unknown { why } => return Seen::Unknown { why: why.clone() },
+        };
+        let metadata: ObjectMeta =
+            serde_json::from_value(live["metadata"].clone()).unwrap_or_default();
+        let label = metadata.labels.as_ref().and_then(|it| it.get(&owner.label(Label::Cluster)));
+        if label.map(String::as_str) != Some(owner.name()) {
+            let why = "there is one of this name that is not of this cluster".to_owned();
+            return Seen::Unknown { why };
+        }
+        let wanted = objects::managed_service(owner, name, part);
+        Seen::Known(ObjectFacts {
+            identity: identity(&metadata),
+            deleting: is_going(owner, &metadata),
+            conforms: wanted.is_some_and(|wanted| match part {
+                ServicePart::Service => objects::service::managed_conforms(&wanted, live),
+                ServicePart::Endpoints => conforms(&without_type(wanted), live),
+            }),
+        })
+    };
+    let both = |(name, read): (&String, &ServiceObjects)| {
+        let service = facts(name, ServicePart::Service, &read.service);
+        let endpoints = facts(name, ServicePart::Endpoints, &read.endpoints);
+        (name.clone(), ManagedService { service, endpoints })
+    };
+    read.services.iter().map(both).collect()
 }
 
 /// Items of lists come without kind and version.

@@ -19,16 +19,20 @@ use matriarch_api::names;
 use matriarch_api::validate::{self, MaximumLag};
 use matriarch_pg::version::Major;
 use matriarch_plan::action::VolumeRole;
-use matriarch_plan::spec::{Fenced, SecretSource, SpecFinding, UpdateMethod, UpdateStrategy};
+use matriarch_plan::spec::{
+    Fenced, ImageProblem, SecretSource, SpecFinding, UpdateMethod, UpdateStrategy,
+};
 use matriarch_plan::world::{Object, SecretFacts, SecretRole};
 use matriarch_plan::{InstanceName, Seen, Spec, Wanted};
 use sha2::{Digest, Sha256};
 
+use crate::references::References;
 use crate::setup::Owner;
 
 mod bootstrap;
 mod checks;
 mod operand;
+pub(crate) mod services;
 
 /// A user's spec, resolved.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +45,8 @@ pub struct Resolved {
     pub initdb: Initdb,
     /// PostgreSQL's image.
     pub image: String,
+    /// Why it is not the one that the spec leads to.
+    pub image_problem: Option<ImageProblem>,
     /// PostgreSQL's major version, if the image's name tells it.
     pub major: Option<u32>,
     /// Fields without effect that do not block: path, and what is so without them.
@@ -141,13 +147,14 @@ impl Findings {
     }
 }
 
-/// Resolves a Cluster.
-pub fn resolve(owner: &Owner<'_>) -> Resolved {
+/// Resolves a Cluster with what the objects that it names say.
+pub fn resolve(owner: &Owner<'_>, references: &References) -> Resolved {
     let user = &owner.cluster.spec;
     let mut findings = Findings::default();
-    let image = user.image_name.clone().unwrap_or_else(|| owner.setup.postgres_image.clone());
-    let major = operand::usable_major(owner, &image, &mut findings);
-    let unsupported = checks::check(owner, major, &mut findings);
+    let operand::Image { name: image, major, problem, unsupported: of_catalog } =
+        operand::image(owner, references, &mut findings);
+    let mut unsupported = checks::check(owner, major, &mut findings);
+    unsupported.extend(of_catalog);
     let initdb = bootstrap::initdb(user, major);
     let secret_names = secret_names(owner);
     let template = template(owner, &initdb, &secret_names, &mut findings);
@@ -161,6 +168,7 @@ pub fn resolve(owner: &Owner<'_>) -> Resolved {
         template,
         initdb,
         image,
+        image_problem: problem,
         major: major.map(Major::number),
         unsupported,
         blocked: findings.blocked,
@@ -250,6 +258,8 @@ fn planner_spec(owner: &Owner<'_>, resolved: &Resolved, fenced: Fenced, hibernat
             .saturating_mul(1_000),
         secrets: secret_sources(owner, resolved),
         objects: objects(user),
+        services: services::wishes(user),
+        image_problem: resolved.image_problem.clone(),
     }
 }
 
@@ -275,6 +285,9 @@ fn objects(user: &ClusterSpec) -> BTreeSet<Object> {
         Object::EndpointsReadWrite,
     ]
     .into();
+    for disabled in services::disabled(user) {
+        objects.remove(&disabled);
+    }
     if user.enable_pdb.unwrap_or(true) {
         objects.insert(Object::DisruptionBudget);
     }
@@ -386,6 +399,7 @@ fn template(
             owner: initdb.owner.clone(),
             secret_versions: BTreeMap::new(),
         },
+        additional_endpoints: services::endpoints(user),
         log_level: user.log_level.unwrap_or(LogLevel::Info).word().to_owned(),
         ..InstanceSpec::default()
     }

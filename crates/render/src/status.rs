@@ -44,7 +44,7 @@ pub fn render(
     let before = owner.cluster.status.clone().unwrap_or_default();
     let now = time(world.now_ms);
     let report = &plan.report;
-    let (phase, reason) = phase(report, outcome);
+    let (phase, reason) = phase(resolved, report, outcome);
     let mut status = ClusterStatus {
         observed_generation: owner.cluster.metadata.generation,
         phase: Some(phase.text().to_owned()),
@@ -54,7 +54,7 @@ pub fn render(
         human_options: story::human_options(owner.name(), report),
         write_service: Some(names::service_rw(owner.name())),
         read_service: Some(names::service_r(owner.name())),
-        image: Some(resolved.image.clone()),
+        image: named(&resolved.image),
         selector: Some(selector(owner)),
         certificates: Some(certificates(resolved, world)),
         memory: Some(stored(plan, &before)),
@@ -93,6 +93,11 @@ fn stored(plan: &Plan, before: &ClusterStatus) -> StoredMemory {
     memory
 }
 
+/// An image, if it is known.
+fn named(image: &str) -> Option<String> {
+    (!image.is_empty()).then(|| image.to_owned())
+}
+
 /// The image of the instances, from the first one that is made; a spec that cannot be carried out
 /// changes nothing.
 fn data_image(resolved: &Resolved, plan: &Plan, before: &ClusterStatus) -> Option<ImageInfo> {
@@ -119,7 +124,7 @@ fn next_action(plan: &Plan) -> Option<String> {
     Some(actions.join("; "))
 }
 
-fn phase(report: &Report, outcome: &Outcome) -> (Phase, Option<String>) {
+fn phase(resolved: &Resolved, report: &Report, outcome: &Outcome) -> (Phase, Option<String>) {
     if let Some(finding) = outcome.findings.first() {
         let why = format!("PlannerBug: {} ({})", finding.message, finding.rule);
         return (Phase::CannotCreateClusterObjects, Some(why));
@@ -134,7 +139,9 @@ fn phase(report: &Report, outcome: &Outcome) -> (Phase, Option<String>) {
         matches!(block, Block::Failed { reason, .. }
             if reason == matriarch_api::reasons::failure::DISK_FULL)
     });
+    let no_image = resolved.image_problem.is_some();
     let phase = match report.activity {
+        Activity::Healthy | Activity::InvalidSpec if no_image => Phase::ImageCatalogError,
         Activity::Healthy | Activity::Paused | Activity::Deleting => Phase::Healthy,
         Activity::WaitingForInstances | Activity::CreatingReplica if disk_full => {
             Phase::NotEnoughDiskSpace
@@ -494,7 +501,7 @@ fn effective(resolved: &Resolved) -> Effective {
     let slots = &template.configuration.high_availability_slots;
     let spec = resolved.spec();
     Effective {
-        image: Some(resolved.image.clone()),
+        image: named(&resolved.image),
         postgres_major: resolved.major.and_then(|major| i32::try_from(major).ok()),
         postgres_uid: Some(resolved.uid),
         postgres_gid: Some(resolved.gid),

@@ -7,6 +7,7 @@ use matriarch_api::reasons::{blocked, event, warning};
 use matriarch_plan::InstanceName;
 use matriarch_plan::memory::SwitchoverReason;
 use matriarch_plan::report::{Block, Did, Report, Wait};
+use matriarch_plan::spec::ImageProblem;
 use matriarch_plan::world::SecretRole;
 
 /// An event to be written about the Cluster.
@@ -150,6 +151,7 @@ pub fn warnings(report: &Report) -> Vec<Event> {
             let entry = block_entry(block);
             let reason = match block {
                 Block::Spec(_) => warning::INVALID_DEFINITION,
+                Block::Image(_) => warning::IMAGE_CATALOG_ERROR,
                 Block::Secret { role, .. } => match role {
                     SecretRole::Server => warning::INVALID_SERVER_CERTIFICATE,
                     SecretRole::Replication => warning::INVALID_CLIENT_CERTIFICATE,
@@ -167,6 +169,7 @@ pub fn warnings(report: &Report) -> Vec<Event> {
                 | Block::Stalled { .. }
                 | Block::Pod { .. }
                 | Block::Growth { .. }
+                | Block::Service { .. }
                 | Block::NoSuccessor { .. }
                 | Block::Fenced(_)
                 | Block::Paused
@@ -196,11 +199,22 @@ pub fn blocked_by(report: &Report) -> Vec<BlockedBy> {
     unique
 }
 
+fn image_entry(problem: &ImageProblem) -> BlockedBy {
+    entry(blocked::MISSING_IMAGE, Some(problem.object.clone()), problem.message.clone())
+}
+
+fn service_entry(name: &str, why: &str) -> BlockedBy {
+    let object = Some(format!("Service/{name}"));
+    entry(blocked::UNKNOWN_STATE, object, format!("Service {name}: {why}"))
+}
+
 fn block_entry(block: &Block) -> BlockedBy {
     match block {
         Block::Spec(finding) => {
             entry(blocked::INVALID_SPEC, None, format!("{}: {}", finding.path, finding.message))
         }
+        Block::Image(problem) => image_entry(problem),
+        Block::Service { name, why } => service_entry(name, why),
         Block::Secret { name, why, .. } => entry(
             blocked::MISSING_SECRET,
             Some(format!("Secret/{name}")),
@@ -364,6 +378,14 @@ pub fn human_options(cluster: &str, report: &Report) -> Vec<HumanOption> {
             Block::Secret { name, .. } => options.push(option(
                 format!("create or mend Secret {name}"),
                 "The cluster goes on by itself",
+            )),
+            Block::Image(problem) => options.push(option(
+                format!("put the image into {}, or name another catalog", problem.object),
+                "Instances are replaced one after the other, the primary last",
+            )),
+            Block::Service { name, .. } => options.push(option(
+                format!("delete Service {name}, or choose another name in spec.managed.services"),
+                "The operator makes it as the spec says",
             )),
             Block::LastCopy(name) => options.push(option(
                 format!(

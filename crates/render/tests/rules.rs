@@ -15,7 +15,9 @@ use matriarch_plan::world::Object;
 use matriarch_plan::{Action, InstanceName, Plan, Seen, Wanted, plan};
 use matriarch_render::setup::Owner;
 use matriarch_render::status::{self, Outcome};
-use matriarch_render::{Objects, Resolved, Setup, node_in_question, objects, observe, resolve};
+use matriarch_render::{
+    Objects, References, Resolved, Setup, node_in_question, objects, observe, resolve,
+};
 use serde_json::{Value, json};
 
 #[expect(
@@ -52,6 +54,8 @@ fn nothing_read() -> Objects {
         node: None,
         ended: std::collections::BTreeSet::new(),
         stateless: BTreeMap::new(),
+        services: BTreeMap::new(),
+        references: References::default(),
         secrets: BTreeMap::new(),
     }
 }
@@ -59,7 +63,7 @@ fn nothing_read() -> Objects {
 fn findings(spec: Value) -> Vec<String> {
     let setup = Setup::default();
     let cluster = cluster(spec);
-    let resolved = resolve(&Owner { setup: &setup, cluster: &cluster });
+    let resolved = resolve(&Owner { setup: &setup, cluster: &cluster }, &References::default());
     match resolved.wanted {
         Wanted::Valid(_) => Vec::new(),
         Wanted::Invalid { findings } => findings.into_iter().map(|finding| finding.path).collect(),
@@ -69,14 +73,14 @@ fn findings(spec: Value) -> Vec<String> {
 fn template(spec: Value) -> InstanceSpec {
     let setup = Setup::default();
     let cluster = cluster(spec);
-    resolve(&Owner { setup: &setup, cluster: &cluster }).template
+    resolve(&Owner { setup: &setup, cluster: &cluster }, &References::default()).template
 }
 
 /// Plans for a Cluster of which nothing is there yet.
 fn first_plan(cluster: &Cluster) -> (Resolved, Plan, ClusterStatus) {
     let setup = Setup::default();
     let owner = Owner { setup: &setup, cluster };
-    let resolved = resolve(&owner);
+    let resolved = resolve(&owner, &References::default());
     let world = observe(&owner, &resolved, &nothing_read());
     let planned = plan(&world);
     assert!(matriarch_plan::lint(&world, &planned).is_empty());
@@ -187,7 +191,7 @@ fn a_pod_is_restricted_and_mounts_no_token_by_itself() {
     let setup = Setup::default();
     let cluster = small();
     let owner = Owner { setup: &setup, cluster: &cluster };
-    let resolved = resolve(&owner);
+    let resolved = resolve(&owner, &References::default());
     let pod = objects::pod::new(&owner, &resolved, "c-1", false);
     let spec = &pod["spec"];
     assert_eq!(spec["automountServiceAccountToken"], json!(false));
@@ -211,7 +215,7 @@ fn a_new_operator_image_restarts_no_database() {
     let stamp = |image: &str| {
         let setup = Setup { operator_image: image.to_owned(), ..Setup::default() };
         let owner = Owner { setup: &setup, cluster: &cluster };
-        objects::pod::stamp(&owner, &resolve(&owner))
+        objects::pod::stamp(&owner, &resolve(&owner, &References::default()))
     };
     assert_eq!(stamp("a:1"), stamp("a:2"));
 }
@@ -221,7 +225,7 @@ fn a_role_names_what_it_allows_and_no_verb_on_pods_but_get() {
     let setup = Setup::default();
     let cluster = small();
     let owner = Owner { setup: &setup, cluster: &cluster };
-    let resolved = resolve(&owner);
+    let resolved = resolve(&owner, &References::default());
     let members = ["c-1".to_owned(), "c-2".to_owned()];
     let role = objects::stateless(&owner, &resolved, Object::Role, &members);
     for rule in role["rules"].as_array().unwrap() {
@@ -247,7 +251,7 @@ fn kept_volumes_have_no_owner() {
             "storage": {"size": "1Gi", "retainPolicy": policy},
         }));
         let owner = Owner { setup: &setup, cluster: &cluster };
-        let resolved = resolve(&owner);
+        let resolved = resolve(&owner, &References::default());
         objects::claim::new(&owner, &resolved, "c-1", VolumeRole::Data)
     };
     assert!(keep("keep")["metadata"].get("ownerReferences").is_none());
@@ -261,7 +265,7 @@ fn the_rw_service_has_no_selector_and_its_endpoints_are_not_ours() {
     let setup = Setup::default();
     let cluster = small();
     let owner = Owner { setup: &setup, cluster: &cluster };
-    let resolved = resolve(&owner);
+    let resolved = resolve(&owner, &References::default());
     let service = objects::stateless(&owner, &resolved, Object::ServiceReadWrite, &[]);
     assert!(service["spec"].get("selector").is_none());
     let slice = objects::stateless(&owner, &resolved, Object::EndpointsReadWrite, &[]);
@@ -274,7 +278,7 @@ fn what_was_made_is_seen_as_it_should_be() {
     let setup = Setup::default();
     let cluster = small();
     let owner = Owner { setup: &setup, cluster: &cluster };
-    let resolved = resolve(&owner);
+    let resolved = resolve(&owner, &References::default());
     let (_, planned, _) = first_plan(&cluster);
     let mut read = nothing_read();
     let mut instances = Vec::new();
@@ -322,7 +326,7 @@ fn the_order_of_lists_does_not_matter() {
     let setup = Setup::default();
     let cluster = small();
     let owner = Owner { setup: &setup, cluster: &cluster };
-    let resolved = resolve(&owner);
+    let resolved = resolve(&owner, &References::default());
     let pod =
         |name: &str| serde_json::from_value(objects::pod::new(&owner, &resolved, name, false));
     let mut read = nothing_read();
@@ -337,7 +341,7 @@ fn objects_of_an_earlier_cluster_of_this_name_are_on_their_way_out() {
     let setup = Setup::default();
     let old = small();
     let owner = Owner { setup: &setup, cluster: &old };
-    let resolved = resolve(&owner);
+    let resolved = resolve(&owner, &References::default());
     let mut read = nothing_read();
     let pod = objects::pod::new(&owner, &resolved, "c-1", false);
     read.pods = Ok(vec![serde_json::from_value(pod).unwrap()]);
@@ -357,7 +361,7 @@ fn what_cannot_be_listed_is_unknown_and_nothing_is_made() {
     let setup = Setup::default();
     let cluster = small();
     let owner = Owner { setup: &setup, cluster: &cluster };
-    let resolved = resolve(&owner);
+    let resolved = resolve(&owner, &References::default());
     let mut read = nothing_read();
     read.pods = Err("connection refused".to_owned());
     let planned = plan(&observe(&owner, &resolved, &read));
@@ -374,7 +378,7 @@ fn the_node_of_an_unready_holder_is_looked_at_and_a_ready_one_is_in_service() {
     let setup = Setup::default();
     let cluster = small();
     let owner = Owner { setup: &setup, cluster: &cluster };
-    let resolved = resolve(&owner);
+    let resolved = resolve(&owner, &References::default());
     let pod = |ready: &str| -> k8s_openapi::api::core::v1::Pod {
         serde_json::from_value(json!({
             "metadata": {"name": "c-1", "uid": "u1"},

@@ -13,7 +13,7 @@ use matriarch_plan::Seen;
 use matriarch_plan::world::{Certificate, Identity, SecretFacts, SecretRole};
 use matriarch_render::observe::{is_going, memory};
 use matriarch_render::setup::{Owner, Setup};
-use matriarch_render::{Objects, Resolved, resolve};
+use matriarch_render::{Objects, References, Resolved, resolve};
 
 use crate::session::Session;
 
@@ -42,7 +42,8 @@ pub async fn read(
     let mut assumed = Vec::new();
     let setup = setup(session, objects.pods.as_deref().unwrap_or_default(), &mut assumed);
     let owner = Owner { setup: &setup, cluster: changed };
-    let resolved = resolve(&owner);
+    let references = matriarch_operator::gather::read_references(&session.client, &owner).await;
+    let resolved = resolve(&owner, &references);
     let judge = Judge {
         owner,
         resolved: &resolved,
@@ -51,7 +52,7 @@ pub async fn read(
         now_ms,
     };
     let secrets = judge.read(session, &mut assumed).await;
-    Gathered { setup, objects: Objects { secrets, ..objects }, assumed }
+    Gathered { setup, objects: Objects { secrets, references, ..objects }, assumed }
 }
 
 /// The operator's image is that of the pods' init container: with another one every pod would seem
@@ -190,7 +191,7 @@ impl Judge<'_> {
             .instances
             .unwrap_or(1)
             .max(i32::try_from(highest.unwrap_or_default()).unwrap_or(i32::MAX));
-        let alternatives = resolve(&before).alternative_names;
+        let alternatives = resolve(&before, &References::default()).alternative_names;
         self.owner.cluster.spec.instances.unwrap_or(1) <= named
             && self.resolved.alternative_names.iter().all(|name| alternatives.contains(name))
     }

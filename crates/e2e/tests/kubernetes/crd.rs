@@ -12,7 +12,7 @@ use matriarch_e2e::apiserver::{self, ApiServer};
 use matriarch_e2e::turn;
 use serde_json::{Value, json};
 
-struct Kubectl<'a>(&'a ApiServer);
+pub(crate) struct Kubectl<'a>(pub(crate) &'a ApiServer);
 
 impl Kubectl<'_> {
     fn run(&self, arguments: &[&str], input: &str) -> Result<Output> {
@@ -61,7 +61,7 @@ fn manifests(folder: &str) -> Result<Vec<(String, String)>> {
     Ok(found)
 }
 
-fn install(kubectl: &Kubectl<'_>) -> Result<()> {
+pub(crate) fn install(kubectl: &Kubectl<'_>) -> Result<()> {
     for identity in Identity::ALL {
         let list = definitions(identity)?;
         // The second one reads back what the first wrote into an annotation (traps K1).

@@ -10,3 +10,4 @@ mod kubectl;
 mod kustomization;
 mod operator;
 mod pods;
+mod rollout;

@@ -27,20 +27,19 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-const NAMESPACE: &str = "default";
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-struct World {
-    client: Client,
+pub(crate) struct World {
+    pub(crate) client: Client,
     stop: Option<oneshot::Sender<()>>,
     operator: JoinHandle<Result<(), matriarch_operator::Error>>,
     agents: JoinHandle<()>,
-    directory: PathBuf,
+    directory: Option<PathBuf>,
     _turn: Turn,
 }
 
 impl World {
-    fn start(name: &str) -> Result<Self> {
+    pub(crate) fn start(name: &str) -> Result<Self> {
         let turn = turn::wait()?;
         let directory =
             std::env::temp_dir().join(format!("matriarch-operator-{name}-{}", std::process::id()));
@@ -52,16 +51,32 @@ impl World {
             .collect::<Result<_, _>>()?;
         let server = ApiServer::open(options)?;
         let client = server.client();
-        let (stop, stopped) = oneshot::channel();
-        let operator =
-            tokio::spawn(matriarch_operator::run(client.clone(), Options::default(), async move {
-                stopped.await.ok();
-            }));
-        let agents = tokio::spawn(play_agents(server, client.clone()));
-        Ok(Self { client, stop: Some(stop), operator, agents, directory, _turn: turn })
+        let mut world = Self::of(client.clone(), Options::default(), turn);
+        world.agents = tokio::spawn(play_agents(Some(server), client));
+        world.directory = Some(directory);
+        Ok(world)
     }
 
-    async fn end(mut self) -> Result<()> {
+    /// With an API server that is there; the definitions are installed, and the client's namespace
+    /// is made for this test.
+    pub(crate) fn beside(client: Client, turn: Turn) -> Self {
+        let namespace = Some(client.default_namespace().to_owned());
+        let mut world = Self::of(client.clone(), Options { namespace, ..Options::default() }, turn);
+        world.agents = tokio::spawn(play_agents(None, client));
+        world
+    }
+
+    fn of(client: Client, options: Options, turn: Turn) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let shutdown = async move {
+            stopped.await.ok();
+        };
+        let operator = tokio::spawn(matriarch_operator::run(client.clone(), options, shutdown));
+        let agents = tokio::spawn(std::future::ready(()));
+        Self { client, stop: Some(stop), operator, agents, directory: None, _turn: turn }
+    }
+
+    pub(crate) async fn end(mut self) -> Result<()> {
         self.agents.abort();
         if let Some(stop) = self.stop.take() {
             stop.send(()).ok();
@@ -69,15 +84,17 @@ impl World {
         tokio::time::timeout(PATIENCE, &mut self.operator)
             .await
             .context("a graceful stop")???;
-        std::fs::remove_dir_all(&self.directory)?;
+        if let Some(directory) = &self.directory {
+            std::fs::remove_dir_all(directory)?;
+        }
         Ok(())
     }
 
-    fn clusters(&self) -> Api<Cluster> {
-        Api::namespaced_with(self.client.clone(), NAMESPACE, &Identity::Matriarch)
+    pub(crate) fn clusters(&self) -> Api<Cluster> {
+        Api::default_namespaced_with(self.client.clone(), &Identity::Matriarch)
     }
 
-    async fn create(&self, spec: serde_json::Value) -> Result<()> {
+    pub(crate) async fn create(&self, spec: serde_json::Value) -> Result<()> {
         let cluster: Cluster = serde_json::from_value(json!({
             "apiVersion": "matriarch.dev/v1",
             "kind": "Cluster",
@@ -88,13 +105,17 @@ impl World {
         Ok(())
     }
 
-    async fn patch(&self, patch: serde_json::Value) -> Result<()> {
+    pub(crate) async fn patch(&self, patch: serde_json::Value) -> Result<()> {
         let params = PatchParams::default();
         self.clusters().patch("c", &params, &Patch::Merge(&patch)).await?;
         Ok(())
     }
 
-    async fn wait(&self, what: &str, holds: impl Fn(&Cluster) -> bool) -> Result<Cluster> {
+    pub(crate) async fn wait(
+        &self,
+        what: &str,
+        holds: impl Fn(&Cluster) -> bool,
+    ) -> Result<Cluster> {
         let begun = std::time::Instant::now();
         loop {
             let cluster = self.clusters().get("c").await?;
@@ -108,7 +129,7 @@ impl World {
         }
     }
 
-    async fn healthy(&self, ready: i32, primary: &str) -> Result<Cluster> {
+    pub(crate) async fn healthy(&self, ready: i32, primary: &str) -> Result<Cluster> {
         self.wait(&format!("{ready} ready, primary {primary}"), |cluster| {
             let Some(status) = &cluster.status else { return false };
             status.phase.as_deref() == Some("Cluster in healthy state")
@@ -122,21 +143,23 @@ impl World {
 
 /// kubelet and agents in little: pods become ready, reports follow directives, the Lease changes
 /// hands as directives ask.
-async fn play_agents(server: ApiServer, client: Client) {
+async fn play_agents(server: Option<ApiServer>, client: Client) {
     loop {
         if let Err(error) = play_once(&client).await {
             eprintln!("agents: {error:#}");
         }
-        server.collect().await.ok();
+        if let Some(server) = &server {
+            server.collect().await.ok();
+        }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 async fn play_once(client: &Client) -> Result<()> {
     let instances: Api<Instance> =
-        Api::namespaced_with(client.clone(), NAMESPACE, &Identity::Matriarch);
-    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
-    let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
+        Api::default_namespaced_with(client.clone(), &Identity::Matriarch);
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let leases: Api<Lease> = Api::default_namespaced(client.clone());
     for pod in pods.list(&ListParams::default()).await?.items {
         if pod.metadata.deletion_timestamp.is_some() {
             let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
@@ -206,8 +229,8 @@ async fn play_instance(
 }
 
 async fn write_lease(client: &Client, holder: &str, members: &[String]) -> Result<()> {
-    let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
-    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let leases: Api<Lease> = Api::default_namespaced(client.clone());
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let pod = pods.get(holder).await?.uid().unwrap_or_default();
     let record = lease_record(&leases.get("c").await?, holder, pod, members);
     let annotations: BTreeMap<_, _> = ANNOTATIONS
@@ -271,7 +294,7 @@ where
         + std::fmt::Debug
         + serde::de::DeserializeOwned,
 {
-    let api: Api<K> = Api::namespaced(client.clone(), NAMESPACE);
+    let api: Api<K> = Api::default_namespaced(client.clone());
     let before = uid(&api, name).await?.with_context(|| format!("{name} is not there"))?;
     api.delete(name, &DeleteParams::default()).await?;
     let begun = std::time::Instant::now();
@@ -284,7 +307,7 @@ where
     bail!("{} {name} does not come back", std::any::type_name::<K>())
 }
 
-fn small(instances: i32) -> serde_json::Value {
+pub(crate) fn small(instances: i32) -> serde_json::Value {
     json!({
         "instances": instances,
         "imageName": "ghcr.io/cloudnative-pg/postgresql:17",
@@ -298,7 +321,7 @@ async fn a_cluster_lives_its_life() -> Result<()> {
     world.create(small(3)).await?;
     world.healthy(3, "c-1").await?;
 
-    let pods: Api<Pod> = Api::namespaced(world.client.clone(), NAMESPACE);
+    let pods: Api<Pod> = Api::default_namespaced(world.client.clone());
     let role = |pod: &Pod| pod.labels().get("matriarch.dev/instanceRole").cloned();
     // Labels are written after the status that tells of the same pass.
     for (pod, wanted) in [("c-1", "primary"), ("c-2", "replica")] {
@@ -325,7 +348,7 @@ async fn a_cluster_lives_its_life() -> Result<()> {
 
     world.patch(json!({"spec": {"instances": 2}})).await?;
     world.healthy(2, "c-1").await?;
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), NAMESPACE);
+    let claims: Api<PersistentVolumeClaim> = Api::default_namespaced(client.clone());
     assert!(claims.get_opt("c-3").await?.is_none(), "the volume of a retired instance stays");
 
     let wish = json!({"status": {"targetPrimary": "c-2"}});
@@ -358,7 +381,7 @@ async fn secrets_have_all_keys_and_come_back_new() -> Result<()> {
     let world = World::start("secrets")?;
     world.create(small(1)).await?;
     world.healthy(1, "c-1").await?;
-    let secrets: Api<Secret> = Api::namespaced(world.client.clone(), NAMESPACE);
+    let secrets: Api<Secret> = Api::default_namespaced(world.client.clone());
     let app = secrets.get("c-app").await?;
     let data = app.data.clone().unwrap_or_default();
     for key in matriarch_api::secret::connection::ALL {
@@ -410,7 +433,7 @@ async fn a_spec_that_decides_about_data_and_has_no_effect_makes_nothing() -> Res
     let status = cluster.status.unwrap_or_default();
     assert_eq!(status.phase.as_deref(), Some("Invalid cluster definition"));
     assert!(status.phase_reason.unwrap_or_default().contains("spec.bootstrap.recovery"));
-    let pods: Api<Pod> = Api::namespaced(world.client.clone(), NAMESPACE);
+    let pods: Api<Pod> = Api::default_namespaced(world.client.clone());
     assert!(pods.list(&ListParams::default()).await?.items.is_empty());
     world.end().await
 }
@@ -422,7 +445,7 @@ async fn a_lost_node_frees_the_lease() -> Result<()> {
     world.create(small(3)).await?;
     world.healthy(3, "c-1").await?;
     world.agents.abort();
-    let pods: Api<Pod> = Api::namespaced(world.client.clone(), NAMESPACE);
+    let pods: Api<Pod> = Api::default_namespaced(world.client.clone());
     bind(&pods, "c-1", "n1").await?;
     let members = ["c-1", "c-2", "c-3"].map(str::to_owned);
     write_lease(&world.client, "c-1", &members).await?;
@@ -469,7 +492,7 @@ async fn bind(pods: &Api<Pod>, pod: &str, node: &str) -> Result<()> {
 
 /// Waits until the operator has written the Lease free.
 async fn freed(client: &Client) -> Result<()> {
-    let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
+    let leases: Api<Lease> = Api::default_namespaced(client.clone());
     let begun = std::time::Instant::now();
     loop {
         let lease = leases.get("c").await?;

@@ -8,7 +8,7 @@ use kube::{Api, Client};
 use matriarch_api::Cluster;
 use matriarch_e2e::{apiserver, turn};
 use matriarch_render::setup::{Owner, Setup};
-use matriarch_render::{objects, resolve};
+use matriarch_render::{References, objects, resolve};
 use serde_json::{Value, json};
 
 const NAMESPACE: &str = "restricted";
@@ -31,7 +31,7 @@ async fn try_pod(client: &Client, fields: Value) -> Result<()> {
     }))?;
     let setup = Setup::default();
     let owner = Owner { setup: &setup, cluster: &cluster };
-    let resolved = resolve(&owner);
+    let resolved = resolve(&owner, &References::default());
     ensure!(resolved.spec().is_some(), "{fields}: {:?}", resolved.wanted);
     let pod: Pod = serde_json::from_value(objects::pod::new(&owner, &resolved, "c-1", true))?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);

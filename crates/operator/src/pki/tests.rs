@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use matriarch_api::Cluster;
-use matriarch_render::{Setup, resolve};
+use matriarch_render::{References, Setup, resolve};
 use serde_json::json;
 
 use super::*;
@@ -45,14 +45,14 @@ impl Fixture {
 
     fn facts(&self, role: SecretRole, now_ms: i64) -> SecretFacts {
         let owner = Owner { setup: &self.setup, cluster: &self.cluster };
-        let resolved = resolve(&owner);
+        let resolved = resolve(&owner, &References::default());
         let judge = Judge { owner: &owner, resolved: &resolved, secrets: &self.secrets, now_ms };
         judge.facts(role).known().cloned().unwrap()
     }
 
     fn names(&self) -> Vec<String> {
         let owner = Owner { setup: &self.setup, cluster: &self.cluster };
-        server_names(&owner, &resolve(&owner))
+        server_names(&owner, &resolve(&owner, &References::default()))
     }
 }
 

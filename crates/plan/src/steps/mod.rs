@@ -14,6 +14,7 @@ pub mod directives;
 pub mod failover;
 pub mod hibernation;
 pub mod labels;
+pub mod managed_services;
 pub mod members;
 pub mod pods;
 pub mod rollout;
@@ -60,8 +61,12 @@ pub enum StageOrder {
     Pods,
     /// Labels, which nothing waits for.
     Labels,
-    /// What stops or removes something; ends the pass.
+    /// What stops or removes something.
     Disruption,
+    /// Would the API take what is to be made in the place of what is there.
+    Trial,
+    /// What is made anew as the spec says, once it is known that it can be.
+    Replacement,
     /// Larger volumes: what a storage class refuses holds up nothing else.
     Growth,
 }

@@ -177,8 +177,11 @@ fn carry_out(
             let Some(pod) = pod.filter(|pod| !pod.deleting) else { return };
             report.did.push(Did::ReplacePod(name.clone(), why.clone()));
             let guard = pod.identity.clone();
+            let wal_volume = draft.memory.members.get(name).is_some_and(|it| it.wal_volume);
+            let trial = Action::TryPod { instance: name.clone(), wal_volume };
+            draft.act(StageOrder::Trial, trial);
             let action = Action::DeletePod { instance: name.clone(), guard };
-            draft.act(StageOrder::Disruption, action);
+            draft.act(StageOrder::Replacement, action);
         }
         Need::Restart { id, why } => {
             let Some(member) = draft.memory.members.get_mut(name) else { return };

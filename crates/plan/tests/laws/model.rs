@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use matriarch_plan::action::VolumeRole;
 use matriarch_plan::spec::{Fenced, SecretSource, UpdateMethod, UpdateStrategy};
 use matriarch_plan::world::{
-    Certificate, DirectiveFacts, Identity, Instance, Lease, Object, ObjectFacts, Outcome, Pod,
-    Report, Role, SecretRole, State, Volume,
+    Certificate, DirectiveFacts, Identity, Instance, Lease, ManagedService, Object, ObjectFacts,
+    Outcome, Pod, Report, Role, SecretRole, ServicePart, State, Volume,
 };
 use matriarch_plan::{Action, InstanceName, Memory, Plan, Seen, Spec, Wanted, World};
 
@@ -53,6 +53,8 @@ pub fn spec(instances: u32) -> Spec {
             Object::DisruptionBudget,
         ]
         .into(),
+        services: BTreeMap::new(),
+        image_problem: None,
     }
 }
 
@@ -70,6 +72,7 @@ impl Model {
             blind: BTreeMap::new(),
             instances: BTreeMap::new(),
             objects: BTreeMap::new(),
+            services: BTreeMap::new(),
             secrets: BTreeMap::new(),
         };
         Self { world, next: 0 }
@@ -79,6 +82,15 @@ impl Model {
         match &mut self.world.wanted {
             Wanted::Valid(spec) => spec,
             Wanted::Invalid { .. } => panic!("the model's spec is valid"),
+        }
+    }
+
+    pub fn service(&mut self, name: &str, part: ServicePart) -> &mut Seen<ObjectFacts> {
+        let nothing = ManagedService { service: Seen::Absent, endpoints: Seen::Absent };
+        let seen = self.world.services.entry(name.to_owned()).or_insert(nothing);
+        match part {
+            ServicePart::Service => &mut seen.service,
+            ServicePart::Endpoints => &mut seen.endpoints,
         }
     }
 
@@ -113,6 +125,16 @@ impl Model {
             Action::Remove { object, .. } => {
                 self.world.objects.insert(*object, Seen::Absent);
             }
+            Action::ApplyService { name, part } => {
+                let facts = ObjectFacts { identity, deleting: false, conforms: true };
+                *self.service(name, *part) = Seen::Known(facts);
+            }
+            Action::RemoveService { name, part, .. } => {
+                *self.service(name, *part) = Seen::Absent;
+                let gone = |it: &ManagedService| it.service.is_absent() && it.endpoints.is_absent();
+                self.world.services.retain(|_, it| !gone(it));
+            }
+            Action::TryPod { .. } => {}
             Action::CreateLease => {
                 self.world.lease = Seen::Known(Lease { identity, ..Lease::default() });
             }

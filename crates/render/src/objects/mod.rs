@@ -1,10 +1,10 @@
 //! Actions to objects: one file per kind. Every function returns the JSON that is applied; what is
 //! not in it belongs to somebody else (the role label of pods, the endpoints of `-rw`).
 
-use matriarch_plan::world::Object;
+use matriarch_plan::world::{Object, ServicePart};
 use serde_json::Value;
 
-use crate::resolve::Resolved;
+use crate::resolve::{Resolved, services};
 use crate::setup::Owner;
 
 pub mod claim;
@@ -35,4 +35,20 @@ pub fn stateless(
         Object::EndpointsReadWrite => service::endpoints(owner),
         Object::DisruptionBudget => disruption_budget::all(owner),
     }
+}
+
+/// A part of a Service of the user's as it should be, if the spec asks for it.
+pub fn managed_service(owner: &Owner<'_>, name: &str, part: ServicePart) -> Option<Value> {
+    let wished = services::additional(&owner.cluster.spec).remove(name)?;
+    match part {
+        ServicePart::Service => Some(service::managed(owner, name, &wished)),
+        ServicePart::Endpoints => {
+            services::leads_to_holder(&wished).then(|| service::managed_endpoints(owner, name))
+        }
+    }
+}
+
+/// Names of the Services of the user's that the spec asks for.
+pub fn managed_service_names(owner: &Owner<'_>) -> Vec<String> {
+    services::additional(&owner.cluster.spec).into_keys().collect()
 }

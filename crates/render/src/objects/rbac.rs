@@ -41,6 +41,8 @@ pub fn role(owner: &Owner<'_>, resolved: &Resolved, members: &[String]) -> Value
     let cluster = owner.name();
     let group = owner.setup.identity.group();
     let instances = Kind::Instance.plural();
+    let mut slices = vec![names::endpoint_slice_rw(cluster)];
+    slices.extend(resolved.template.additional_endpoints.iter().map(|it| it.name.clone()));
     let mut rules = vec![
         rule(
             "coordination.k8s.io",
@@ -52,7 +54,7 @@ pub fn role(owner: &Owner<'_>, resolved: &Resolved, members: &[String]) -> Value
         rule(
             "discovery.k8s.io",
             "endpointslices",
-            &[names::endpoint_slice_rw(cluster)],
+            &slices,
             &["get", "list", "watch", "patch", "update"],
         ),
         rule(group, Kind::Cluster.plural(), &[cluster.to_owned()], &["get"]),

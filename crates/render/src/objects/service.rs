@@ -1,9 +1,14 @@
 //! Services and the EndpointSlice of `-rw`.
 
+use matriarch_api::annotations::Annotation;
+use matriarch_api::cluster::{ManagedService, ServiceSelectorType};
 use matriarch_api::labels::{self, Label};
 use matriarch_api::names;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
+use crate::conform::conforms;
+use crate::resolve::services;
 use crate::setup::Owner;
 
 fn service(owner: &Owner<'_>, name: &str, selector: Option<Map<String, Value>>) -> Value {
@@ -35,9 +40,13 @@ pub fn read_write(owner: &Owner<'_>) -> Value {
 
 /// `-ro`: standbys.
 pub fn read_only(owner: &Owner<'_>) -> Value {
+    service(owner, &names::service_ro(owner.name()), Some(standbys(owner)))
+}
+
+fn standbys(owner: &Owner<'_>) -> Map<String, Value> {
     let mut selector = owner.pod_selector();
     selector.insert(owner.label(Label::InstanceRole), json!(labels::ROLE_REPLICA));
-    service(owner, &names::service_ro(owner.name()), Some(selector))
+    selector
 }
 
 /// `-r`: every instance.
@@ -54,9 +63,12 @@ pub fn primary(owner: &Owner<'_>) -> Value {
 
 /// The EndpointSlice of `-rw`, made empty: endpoints and ports are the holder's and never in here.
 pub fn endpoints(owner: &Owner<'_>) -> Value {
-    let name = names::endpoint_slice_rw(owner.name());
-    let mut metadata = owner.metadata(&name);
-    metadata["labels"][labels::SERVICE_NAME] = json!(names::service_rw(owner.name()));
+    slice(owner, &names::endpoint_slice_rw(owner.name()), &names::service_rw(owner.name()))
+}
+
+fn slice(owner: &Owner<'_>, name: &str, service: &str) -> Value {
+    let mut metadata = owner.metadata(name);
+    metadata["labels"][labels::SERVICE_NAME] = json!(service);
     metadata["labels"][labels::ENDPOINT_SLICE_MANAGED_BY] =
         json!(owner.setup.identity.managed_by());
     json!({
@@ -65,4 +77,52 @@ pub fn endpoints(owner: &Owner<'_>) -> Value {
         "metadata": metadata,
         "addressType": "IPv4",
     })
+}
+
+/// A Service of the user's. The hash over it tells whether the template has changed: what others
+/// add or fill in (load balancers do) is theirs.
+pub fn managed(owner: &Owner<'_>, name: &str, wished: &ManagedService) -> Value {
+    let template = wished.service_template.clone().unwrap_or_default();
+    let mut spec = json!(template.spec.unwrap_or_default());
+    if spec.get("type").is_none() {
+        spec["type"] = json!("ClusterIP");
+    }
+    spec["ports"] = json!(services::ports(wished));
+    match wished.selector_type {
+        Some(ServiceSelectorType::R) => spec["selector"] = json!(owner.pod_selector()),
+        Some(ServiceSelectorType::Ro) => spec["selector"] = json!(standbys(owner)),
+        Some(ServiceSelectorType::Rw) | None => {}
+    }
+    let written = template.metadata.unwrap_or_default();
+    let mut metadata = owner.metadata(name);
+    for (kind, entries) in [("labels", written.labels), ("annotations", written.annotations)] {
+        for (key, value) in entries {
+            // By our labels the operator finds what it has made.
+            if metadata[kind][&key].is_null() {
+                metadata[kind][key] = json!(value);
+            }
+        }
+    }
+    metadata["labels"][owner.label(Label::IsManaged)] = json!(labels::TRUE);
+    let digest = Sha256::digest(json!([metadata, spec]).to_string().as_bytes());
+    let hash: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    metadata["annotations"][owner.annotation(Annotation::Hash)] = json!(hash);
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
+}
+
+/// Is a Service of the user's as the template says, as far as it decides who is reached.
+pub fn managed_conforms(wanted: &Value, live: &Value) -> bool {
+    let mut spec = json!({"ports": wanted["spec"]["ports"]});
+    // One that somebody has added to a Service without cannot be taken away by an apply.
+    if let Some(selector) = wanted["spec"].get("selector") {
+        spec["selector"] = selector.clone();
+    }
+    conforms(&json!({"metadata": wanted["metadata"], "spec": spec}), live)
+}
+
+/// The EndpointSlice of a Service of the user's that leads to the holder, made empty.
+pub fn managed_endpoints(owner: &Owner<'_>, name: &str) -> Value {
+    let mut slice = slice(owner, name, name);
+    slice["metadata"]["labels"][owner.label(Label::IsManaged)] = json!(labels::TRUE);
+    slice
 }

@@ -6,7 +6,7 @@ use matriarch_api::support::{self, Support};
 use matriarch_api::validate;
 use matriarch_pg::version::Major;
 
-use super::Findings;
+use super::{Findings, services};
 use crate::setup::Owner;
 
 /// Checks a Cluster. Returns fields without effect that do not block: path and sentence.
@@ -27,12 +27,7 @@ pub(super) fn check(
             "supervised waits for a switchover, and one instance has nobody to switch to; write unsupervised, or more instances",
         );
     }
-    if user.image_catalog_ref.is_some() && user.image_name.is_none() {
-        findings.add(
-            "spec.imageCatalogRef",
-            "catalogs have no effect yet; write spec.imageName instead",
-        );
-    }
+    services::check(owner, findings);
     check_certificates(user, findings);
     check_parameters(user, major, findings);
     unsupported(user, findings)

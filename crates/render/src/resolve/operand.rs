@@ -1,9 +1,12 @@
 //! PostgreSQL's image, its major version, and the user that it runs as.
 
-use matriarch_api::cluster::ClusterSpec;
+use matriarch_api::cluster::{ClusterSpec, ImageInfo};
 use matriarch_pg::version::Major;
+use matriarch_plan::Seen;
+use matriarch_plan::spec::ImageProblem;
 
 use super::Findings;
+use crate::references::{CatalogName, References};
 use crate::setup::Owner;
 
 /// `postgres` in CloudNativePG's images, and in all that are made from them.
@@ -80,6 +83,103 @@ fn default_id(image: &str) -> i64 {
     if official { OFFICIAL } else { CLOUD_NATIVE_PG }
 }
 
+/// PostgreSQL's image.
+pub(super) struct Image {
+    pub name: String,
+    /// Its major version, if it is known.
+    pub major: Option<Major>,
+    /// Why it is the last one known and not the one that the spec leads to, or why there is none.
+    pub problem: Option<ImageProblem>,
+    /// Fields of the catalog without effect: path and sentence.
+    pub unsupported: Vec<(String, String)>,
+}
+
+/// The image that the spec leads to. Without a word of the user's it is the one that the first
+/// instance was made with: the default of a newer operator must restart no database (I14).
+pub(super) fn image(owner: &Owner<'_>, references: &References, findings: &mut Findings) -> Image {
+    let spec = &owner.cluster.spec;
+    let image = match (&spec.image_name, CatalogName::of(spec)) {
+        (Some(name), _) => tagged(name.clone(), findings),
+        (None, Some(catalog)) => from_catalog(owner, references, &catalog, findings),
+        (None, None) => {
+            let first = in_use(owner).and_then(|info| info.image.clone());
+            tagged(first.unwrap_or_else(|| owner.setup.postgres_image.clone()), findings)
+        }
+    };
+    let data = in_use(owner).and_then(|info| info.major_version);
+    if let (Some(major), Some(data)) = (image.major, data)
+        && Ok(data) != i32::try_from(major.number())
+    {
+        let path = match CatalogName::of(spec) {
+            Some(_) => "spec.imageCatalogRef.major",
+            None => "spec.imageName",
+        };
+        findings.add(
+            path,
+            format!("{:?} has PostgreSQL {major}, and the data is of PostgreSQL {data}: an upgrade to another major version has no effect yet; name PostgreSQL {data}", image.name),
+        );
+    }
+    image
+}
+
+/// The image of the instances that are there.
+fn in_use<'a>(owner: &Owner<'a>) -> Option<&'a ImageInfo> {
+    owner.cluster.status.as_ref()?.pg_data_image_info.as_ref()
+}
+
+fn tagged(name: String, findings: &mut Findings) -> Image {
+    let major = major(&name, findings);
+    Image { name, major, problem: None, unsupported: Vec::new() }
+}
+
+/// What a catalog has for the major version that is wished. A catalog that has nothing, or is not
+/// there, stops no instance: the image of before goes on, if it is of that major version.
+fn from_catalog(
+    owner: &Owner<'_>,
+    references: &References,
+    catalog: &CatalogName,
+    findings: &mut Findings,
+) -> Image {
+    let wished = owner.cluster.spec.image_catalog_ref.as_ref().and_then(|it| it.major);
+    let number = wished.unwrap_or_default();
+    let major = Major::ALL.into_iter().find(|major| i32::try_from(major.number()) == Ok(number));
+    if major.is_none() {
+        let known = Major::ALL.map(|major| major.number().to_string()).join(", ");
+        findings.add(
+            "spec.imageCatalogRef.major",
+            format!("PostgreSQL {number} is not known; known are {known}"),
+        );
+    }
+    let shown = catalog.shown();
+    let why = match references.catalog(catalog) {
+        Seen::Known(spec) => match spec.image_of(number) {
+            Some(image) => {
+                let entry = spec.images.iter().find(|it| it.major == wished);
+                let extensions = entry.is_some_and(|it| !it.extensions.is_empty());
+                let path = format!("{shown} spec.images[major {number}].extensions");
+                let sentence = "the image's own extensions are there".to_owned();
+                let unsupported = if extensions { vec![(path, sentence)] } else { Vec::new() };
+                let name = image.to_owned();
+                return Image { name, major, problem: None, unsupported };
+            }
+            None => format!("{shown} has no image of PostgreSQL {number}; add one to it"),
+        },
+        Seen::Absent => format!("{shown} is not there; make it, or name another one"),
+        Seen::Stale(_) => format!("{shown} was not read anew"),
+        Seen::Unknown { why } => format!("{shown} cannot be read: {why}"),
+    };
+    let last = in_use(owner).filter(|info| info.major_version == wished);
+    let (name, message) = match last.and_then(|info| info.image.clone()) {
+        Some(last) => (last.clone(), format!("{why}. {last} goes on until then")),
+        None => {
+            findings.add("spec.imageCatalogRef", why.clone());
+            (String::new(), why)
+        }
+    };
+    let problem = Some(ImageProblem { object: shown, message });
+    Image { name, major, problem, unsupported: Vec::new() }
+}
+
 /// A colon before a slash is one before a registry's port.
 fn repository_and_tag(image: &str) -> (&str, &str) {
     let name = image.split('@').next().unwrap_or(image);
@@ -87,26 +187,6 @@ fn repository_and_tag(image: &str) -> (&str, &str) {
         Some((repository, tag)) if !tag.contains('/') => (repository, tag),
         Some(_) | None => (name, ""),
     }
-}
-
-/// The major version of the image, if it can be used: that of the data, once there is data.
-pub(super) fn usable_major(
-    owner: &Owner<'_>,
-    image: &str,
-    findings: &mut Findings,
-) -> Option<Major> {
-    let major = major(image, findings)?;
-    let status = owner.cluster.status.as_ref();
-    let data = status.and_then(|status| status.pg_data_image_info.as_ref()?.major_version);
-    if let Some(data) = data
-        && Ok(data) != i32::try_from(major.number())
-    {
-        findings.add(
-            "spec.imageName",
-            format!("{image:?} has PostgreSQL {major}, and the data is of PostgreSQL {data}: an upgrade to another major version has no effect yet; write an image of PostgreSQL {data}"),
-        );
-    }
-    Some(major)
 }
 
 /// The major version that an image's tag begins with.

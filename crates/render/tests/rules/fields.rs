@@ -1,12 +1,13 @@
 //! What of the user's fields is in the objects that are made.
 
 use matriarch_api::Cluster;
-use matriarch_plan::Wanted;
-use matriarch_plan::world::Object;
+use matriarch_plan::world::{Object, ServicePart};
+use matriarch_plan::{Seen, Wanted};
+use matriarch_render::references::CatalogName;
 use serde_json::{Value, json};
 
 use matriarch_render::setup::{Owner, Setup};
-use matriarch_render::{Resolved, objects, resolve};
+use matriarch_render::{References, Resolved, objects, resolve};
 
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 fn cluster(fields: &Value, status: &Value) -> Cluster {
@@ -29,9 +30,18 @@ fn cluster(fields: &Value, status: &Value) -> Cluster {
 }
 
 fn with<T>(fields: &Value, status: &Value, look: impl Fn(&Owner<'_>, &Resolved) -> T) -> T {
+    with_references(fields, status, &References::default(), look)
+}
+
+fn with_references<T>(
+    fields: &Value,
+    status: &Value,
+    references: &References,
+    look: impl Fn(&Owner<'_>, &Resolved) -> T,
+) -> T {
     let (setup, cluster) = (Setup::default(), cluster(fields, status));
     let owner = Owner { setup: &setup, cluster: &cluster };
-    look(&owner, &resolve(&owner))
+    look(&owner, &resolve(&owner, references))
 }
 
 fn pod(fields: &Value) -> Value {
@@ -290,4 +300,174 @@ fn a_disruption_budget_is_made_unless_refused() {
     };
     assert!(made(json!({})) && made(json!({"enablePDB": true})));
     assert!(!made(json!({"enablePDB": false})));
+}
+
+fn catalog(seen: Seen<Value>) -> References {
+    let name = CatalogName { cluster_wide: false, name: "i".to_owned() };
+    let seen = seen.map(|spec| serde_json::from_value(spec).unwrap_or_default());
+    References { catalog: Some((name, seen)), ..References::default() }
+}
+
+/// Image, findings, and what is wrong with the catalog.
+fn by_catalog(seen: Seen<Value>, status: &Value) -> (String, Vec<String>, Option<String>) {
+    let fields = json!({
+        "imageName": null,
+        "imageCatalogRef": {"kind": "ImageCatalog", "name": "i", "major": 17},
+    });
+    with_references(&fields, status, &catalog(seen), |_, resolved| {
+        let problem = resolved.image_problem.as_ref().map(|it| it.message.clone());
+        (resolved.image.clone(), findings(resolved), problem)
+    })
+}
+
+#[test]
+fn a_catalog_gives_the_image_of_the_major_version() {
+    // A digest alone is enough: the catalog says which major version it is.
+    let images =
+        json!({"images": [{"major": 17, "image": "r/p@sha256:0a"}, {"major": 18, "image": "x"}]});
+    let (image, said, problem) = by_catalog(Seen::Known(images), &json!({}));
+    assert_eq!((image.as_str(), said, problem), ("r/p@sha256:0a", Vec::new(), None));
+}
+
+#[test]
+fn a_catalog_without_the_image_makes_nothing_new_and_stops_nothing() {
+    let status = json!({"pgDataImageInfo": {"image": "postgres:17.5", "majorVersion": 17}});
+    let unreadable = Seen::Unknown { why: "forbidden".to_owned() };
+    for (seen, words) in [
+        (Seen::Absent, "ImageCatalog/i is not there"),
+        (Seen::Known(json!({"images": []})), "ImageCatalog/i has no image of PostgreSQL 17"),
+        (unreadable, "ImageCatalog/i cannot be read: forbidden"),
+    ] {
+        let (_, said, problem) = by_catalog(seen.clone(), &json!({}));
+        assert!(said[0].starts_with(&format!("spec.imageCatalogRef: {words}")), "{said:?}");
+        assert!(problem.is_some_and(|problem| problem.contains(words)));
+        let (image, said, problem) = by_catalog(seen, &status);
+        assert_eq!((image.as_str(), said), ("postgres:17.5", Vec::new()));
+        assert!(problem.is_some_and(|problem| problem.contains("postgres:17.5 goes on")));
+    }
+}
+
+#[test]
+fn a_catalog_s_other_major_version_is_refused() {
+    let status = json!({"pgDataImageInfo": {"image": "postgres:16", "majorVersion": 16}});
+    let images = json!({"images": [{"major": 17, "image": "postgres:17"}]});
+    let (_, said, _) = by_catalog(Seen::Known(images), &status);
+    assert!(said[0].starts_with("spec.imageCatalogRef.major:"), "{said:?}");
+}
+
+#[test]
+fn without_a_word_the_image_of_the_first_instance_stays() {
+    let status = json!({"pgDataImageInfo": {"image": "postgres:17.5", "majorVersion": 17}});
+    let image = |status: &Value| {
+        with(&json!({"imageName": null}), status, |_, resolved| resolved.image.clone())
+    };
+    assert_eq!(image(&status), "postgres:17.5");
+    assert_eq!(image(&json!({})), Setup::default().postgres_image);
+}
+
+fn service(additional: &Value, name: &str, part: ServicePart) -> Option<Value> {
+    let fields = json!({"managed": {"services": {"additional": [additional]}}});
+    with(&fields, &json!({}), |owner, resolved| {
+        assert_eq!(findings(resolved), Vec::<String>::new());
+        objects::managed_service(owner, name, part)
+    })
+}
+
+#[test]
+fn a_service_of_the_user_s_leads_where_it_says() {
+    let of = |kind: &str| {
+        let template = json!({
+            "metadata": {"name": "mine", "labels": {"team": "a", "matriarch.dev/cluster": "x"}},
+            "spec": {"type": "LoadBalancer", "loadBalancerClass": "internal"},
+        });
+        json!({"selectorType": kind, "serviceTemplate": template})
+    };
+    for (kind, role) in [("r", None), ("ro", Some("replica"))] {
+        let made = service(&of(kind), "mine", ServicePart::Service).unwrap();
+        let selector = &made["spec"]["selector"];
+        assert_eq!(selector["matriarch.dev/cluster"], json!("c"), "{kind}");
+        assert_eq!(selector.get("matriarch.dev/instanceRole"), role.map(|it| json!(it)).as_ref());
+        assert_eq!(service(&of(kind), "mine", ServicePart::Endpoints), None, "{kind}");
+    }
+    let made = service(&of("rw"), "mine", ServicePart::Service).unwrap();
+    assert_eq!(made["spec"].get("selector"), None);
+    assert_eq!(made["spec"]["loadBalancerClass"], json!("internal"));
+    assert_eq!(made["spec"]["ports"][0]["port"], json!(5432));
+    let labels = &made["metadata"]["labels"];
+    assert_eq!((&labels["team"], &labels["matriarch.dev/cluster"]), (&json!("a"), &json!("c")));
+    assert_eq!(labels["matriarch.dev/isManaged"], json!("true"));
+    let slice = service(&of("rw"), "mine", ServicePart::Endpoints).unwrap();
+    assert_eq!(slice["metadata"]["labels"]["kubernetes.io/service-name"], json!("mine"));
+    assert!(slice.get("endpoints").is_none() && slice.get("ports").is_none());
+}
+
+#[test]
+fn the_holder_is_told_of_services_that_lead_to_it_and_may_write_them() {
+    let ports = json!([
+        {"name": "sql", "port": 6000, "targetPort": "postgresql"},
+        {"name": "metrics", "port": 9187},
+    ]);
+    let fields = json!({"managed": {"services": {"additional": [
+        {"selectorType": "rw", "serviceTemplate": {"metadata": {"name": "lb"}, "spec": {"ports": ports}}},
+        {"selectorType": "ro", "serviceTemplate": {"metadata": {"name": "readers"}}},
+    ]}}});
+    with(&fields, &json!({}), |owner, resolved| {
+        assert_eq!(
+            json!(resolved.template.additional_endpoints),
+            json!([{"name": "lb", "ports": [
+                {"name": "sql", "port": 5432, "protocol": "TCP"},
+                {"name": "metrics", "port": 9187, "protocol": "TCP"},
+            ]}])
+        );
+        let role = objects::stateless(owner, resolved, Object::Role, &[]);
+        let rules = role["rules"].as_array().unwrap();
+        let slices = rules.iter().find(|rule| rule["resources"] == json!(["endpointslices"]));
+        assert_eq!(slices.unwrap()["resourceNames"], json!(["c-rw", "lb"]));
+    });
+    assert_eq!(stamp(&fields), stamp(&json!({})), "a Service needs no new pods");
+}
+
+#[test]
+fn a_changed_template_is_seen_and_what_others_fill_in_is_not() {
+    let template = |annotation: &str| {
+        let metadata = json!({"name": "lb", "annotations": {"a": annotation}});
+        json!({"selectorType": "rw", "serviceTemplate": {"metadata": metadata}})
+    };
+    let made = |it: &str| service(&template(it), "lb", ServicePart::Service).unwrap();
+    let mut live = made("1");
+    live["spec"]["clusterIP"] = json!("10.96.0.7");
+    live["spec"]["ports"][0]["nodePort"] = json!(30_000);
+    assert!(objects::service::managed_conforms(&made("1"), &live));
+    assert!(!objects::service::managed_conforms(&made("2"), &live));
+    live["spec"]["selector"] = json!({"app": "another"});
+    assert!(objects::service::managed_conforms(&made("1"), &live), "rw says nothing of selectors");
+}
+
+#[test]
+fn services_that_cannot_be_are_refused_with_their_paths() {
+    let said = |services: Value| {
+        with(&json!({"managed": {"services": services}}), &json!({}), |_, it| findings(it))
+    };
+    let of = |template: Value| json!({"selectorType": "rw", "serviceTemplate": template});
+    let named = |name: &str| of(json!({"metadata": {"name": name}}));
+    let twice = said(json!({"additional": [named("a"), named("a")]}));
+    assert!(twice[0].contains("additional[1]") && twice[0].contains("choose another name"));
+    assert!(said(json!({"additional": [named("c-rw")]}))[0].contains("choose another name"));
+    assert!(said(json!({"additional": [of(json!({}))]}))[0].contains("needs a name"));
+    let spec =
+        json!({"metadata": {"name": "a"}, "spec": {"ports": [{"port": 1, "targetPort": "x"}]}});
+    assert!(said(json!({"additional": [of(spec)]}))[0].contains("no port of a pod"));
+    let spec = json!({"metadata": {"name": "a"}, "spec": {"selector": {"a": "b"}}});
+    assert!(said(json!({"additional": [of(spec)]}))[0].contains("remove the selector"));
+}
+
+#[test]
+fn disabled_services_are_not_made() {
+    let fields = json!({"managed": {"services": {"disabledDefaultServices": ["r", "ro"]}}});
+    with(&fields, &json!({}), |_, resolved| {
+        let objects = &resolved.spec().unwrap().objects;
+        assert!(!objects.contains(&Object::ServiceRead));
+        assert!(!objects.contains(&Object::ServiceReadOnly));
+        assert!(objects.contains(&Object::ServiceReadWrite));
+    });
 }
