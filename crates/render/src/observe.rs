@@ -469,6 +469,7 @@ fn stateless(
     memory: &Memory,
 ) -> BTreeMap<Object, Seen<ObjectFacts>> {
     let members = member_names(memory);
+    let wants = |object| resolved.spec().is_none_or(|spec| spec.objects.contains(&object));
     read.stateless
         .iter()
         .map(|(object, seen)| {
@@ -477,6 +478,11 @@ fn stateless(
                     let wanted = objects::stateless(owner, resolved, *object, &members);
                     let metadata: ObjectMeta =
                         serde_json::from_value(live["metadata"].clone()).unwrap_or_default();
+                    // A ServiceAccount or a budget that the user made under this name, and said so
+                    // in the spec, is not ours to remove.
+                    if !wants(*object) && !is_ours(owner, &metadata) {
+                        return (*object, Seen::Absent);
+                    }
                     Seen::Known(ObjectFacts {
                         identity: identity(&metadata),
                         deleting: is_going(owner, &metadata),
@@ -523,6 +529,12 @@ fn services(owner: &Owner<'_>, read: &Objects) -> BTreeMap<String, ManagedServic
         (name.clone(), ManagedService { service, endpoints })
     };
     read.services.iter().map(both).collect()
+}
+
+/// True if the object has this Cluster for an owner.
+fn is_ours(owner: &Owner<'_>, metadata: &ObjectMeta) -> bool {
+    let uid = owner.cluster.metadata.uid.as_deref();
+    metadata.owner_references.iter().flatten().any(|owner| Some(owner.uid.as_str()) == uid)
 }
 
 /// Items of lists come without kind and version.
