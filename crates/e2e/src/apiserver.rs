@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Longest time until the server answers.
 const READY: Duration = Duration::from_secs(90);
@@ -25,6 +25,11 @@ const GUARD: &str = r#""$@" </dev/null & child=$!
 while read -r _; do :; done
 kill -9 $child
 rm -rf "$MATRIARCH_TEST_DIRECTORY""#;
+
+/// What ServiceAccounts ask for is logged, without contents.
+const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy",
+"omitStages": ["RequestReceived"],
+"rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts"]}, {"level": "None"}]}"#;
 
 /// Programs that are needed.
 const PROGRAMS: [&str; 3] = ["etcd", "kube-apiserver", "kubectl"];
@@ -73,6 +78,28 @@ pub fn tools() -> Option<PathBuf> {
         directory.display()
     );
     None
+}
+
+/// Where Helm is, if it is there.
+///
+/// # Panics
+/// In CI, where it has to be there.
+#[must_use]
+pub fn helm() -> Option<PathBuf> {
+    let program = env::var_os("MATRIARCH_HELM").map(PathBuf::from).or_else(|| {
+        let directories = tools()?.ancestors().nth(2)?.read_dir().ok()?;
+        let mut found: Vec<PathBuf> =
+            directories.flatten().map(|entry| entry.path().join("helm")).collect();
+        found.sort();
+        found.into_iter().rfind(|path| path.is_file())
+    });
+    let program = program.filter(|path| path.is_file());
+    if program.is_none() {
+        let text = "helm is not there: run `cargo xtask setup`";
+        assert!(env::var_os("CI").is_none_or(|value| value != "true"), "{text}");
+        eprintln!("\n*** SKIPPED: {text} ***\n");
+    }
+    program
 }
 
 /// The API server that all tests of one binary share; `None`, loudly, where its programs are not
@@ -133,25 +160,30 @@ impl ApiServer {
         let names = ["127.0.0.1", "localhost", "kubernetes.default.svc"].map(str::to_owned);
         let leaf = CertificateParams::new(names)?.signed_by(&key, &issuer)?;
         let account = KeyPair::generate()?;
-        let kubeconfig = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "test",
-            "clusters": [{"name": "test", "cluster": {
-                "server": self.url, "certificate-authority": self.directory.join("ca.crt")}}],
-            "users": [{"name": "test", "user": {"token": "test-admin"}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        });
         for (name, text) in [
             ("ca.crt", ca.pem()),
             ("server.crt", leaf.pem()),
             ("server.key", key.serialize_pem()),
             ("account.key", account.serialize_pem()),
             ("account.pub", account.public_key_pem()),
+            ("audit.yaml", AUDIT_POLICY.to_owned()),
             ("tokens.csv", "test-admin,admin,1,\"system:masters\"\n".to_owned()),
-            ("kubeconfig", kubeconfig.to_string()),
+            ("kubeconfig", self.kubeconfig_text("test-admin")),
         ] {
             fs::write(self.directory.join(name), text)?;
         }
         Ok(())
+    }
+
+    fn kubeconfig_text(&self, token: &str) -> String {
+        json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{"name": "test", "cluster": {
+                "server": self.url, "certificate-authority": self.directory.join("ca.crt")}}],
+            "users": [{"name": "test", "user": {"token": token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        })
+        .to_string()
     }
 
     fn spawn(&mut self, program: &str, arguments: &[String]) -> Result<()> {
@@ -204,6 +236,10 @@ impl ApiServer {
             "--authorization-mode=RBAC".to_owned(),
             // Its controller, which makes the accounts it asks for, is not running.
             "--disable-admission-plugins=ServiceAccount".to_owned(),
+            // As OpenShift has it: who makes an object with an owner needs a right on the owner.
+            "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".to_owned(),
+            format!("--audit-policy-file={}", file("audit.yaml")),
+            format!("--audit-log-path={}", file("audit.log")),
             "--profiling=false".to_owned(),
         ];
         self.spawn("kube-apiserver", &arguments)
@@ -248,6 +284,28 @@ impl ApiServer {
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
         self.directory.join("kubeconfig")
+    }
+
+    /// A kubeconfig for a token, in a file of this name.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn kubeconfig_for(&self, name: &str, token: &str) -> Result<PathBuf> {
+        let path = self.directory.join(format!("{name}.kubeconfig"));
+        fs::write(&path, self.kubeconfig_text(token))?;
+        Ok(path)
+    }
+
+    /// Every request of a ServiceAccount that has been answered, oldest first.
+    ///
+    /// # Errors
+    /// Where the log cannot be read.
+    pub fn audit(&self) -> Result<Vec<Value>> {
+        let text = fs::read_to_string(self.directory.join("audit.log"))
+            .context("the API server writes no audit log")?;
+        // The last line may be on its way.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(|line| serde_json::from_str(line).context("no audit entry")).collect()
     }
 
     /// kubectl as an administrator.

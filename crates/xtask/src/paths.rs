@@ -32,6 +32,14 @@ pub fn kube() -> PathBuf {
     }
 }
 
+/// The version of Helm that the chart is tested with: the last that uses this Kubernetes' modules.
+pub const HELM: &str = "3.19.5";
+
+/// The program Helm.
+pub fn helm() -> PathBuf {
+    cache().join("tools").join(format!("helm-{HELM}")).join("helm")
+}
+
 /// PostgreSQL's programs of other Debian releases. PostgreSQL never runs as root, and root's home
 /// is closed to others, so root keeps them in a system directory.
 pub fn postgresql_cache() -> PathBuf {

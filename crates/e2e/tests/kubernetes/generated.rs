@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use matriarch_api::identity::{Identity, Kind};
 
-use crate::kustomization;
+use crate::{chart, kustomization};
 
 /// Plain `kubectl apply` keeps the whole object in an annotation, of 262,144 bytes at most.
 const CRD_BYTES_MAX: usize = 200_000;
@@ -60,6 +60,7 @@ fn files() -> Result<BTreeMap<PathBuf, String>> {
         ),
     );
     files.extend(kustomization::files()?);
+    files.extend(chart::files()?);
     files.insert(
         PathBuf::from("docs/reference.md"),
         matriarch_api::docs::reference().context("the API reference cannot be written")?,

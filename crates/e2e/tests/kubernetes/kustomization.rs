@@ -1,11 +1,17 @@
 //! The text of `config/`: what `kubectl apply -k` takes, from the objects of `operator::install`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
+use matriarch_api::{Identity, Kind};
+use matriarch_e2e::apiserver;
 use matriarch_operator::install::{self, Options, Scope};
 use serde_json::{Value, json};
+
+use crate::chart::{by_name, documents, same};
+use crate::installing::{generated, workspace};
 
 /// Which kind of kustomization.
 enum Form {
@@ -147,4 +153,114 @@ fn watch_patch() -> Value {
         })
         .collect();
     json!([{ "target": { "kind": "Deployment" }, "patch": json!(more).to_string() }])
+}
+
+fn kustomize(directory: &Path) -> Result<Option<BTreeMap<String, Value>>> {
+    let Some(tools) = apiserver::tools() else { return Ok(None) };
+    let output = Command::new(tools.join("kubectl")).arg("kustomize").arg(directory).output()?;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "kubectl kustomize {}: {told}", directory.display());
+    ensure!(told.is_empty(), "kubectl kustomize {} warns: {told}", directory.display());
+    let mut objects = documents(&String::from_utf8(output.stdout)?)?;
+    for object in &mut objects {
+        // Kustomize does not know that these have no namespace; kubectl asks the API server.
+        let unknown =
+            ["FlowSchema", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"];
+        if unknown.iter().any(|kind| object["kind"] == *kind)
+            && let Some(metadata) = object["metadata"].as_object_mut()
+        {
+            metadata.remove("namespace");
+        }
+    }
+    Ok(Some(by_name(objects)?))
+}
+
+fn printed(arguments: &[&str]) -> Result<BTreeMap<String, Value>> {
+    by_name(documents(&generated(arguments)?)?)
+}
+
+#[test]
+fn install_generate_prints_what_kustomize_builds() -> Result<()> {
+    for (directory, arguments) in [
+        ("default", [].as_slice()),
+        ("default", &["--cluster-wide", "--version", env!("CARGO_PKG_VERSION")]),
+        ("namespaced", &["--watch-namespace", install::NAMESPACE]),
+    ] {
+        let Some(built) = kustomize(&workspace().join("config").join(directory))? else {
+            return Ok(());
+        };
+        same(directory, &built, &printed(arguments)?)?;
+    }
+    Ok(())
+}
+
+/// A user's own overlay: another namespace, another image, more operators and what is optional.
+#[test]
+fn an_overlay_changes_namespace_image_and_replicas() -> Result<()> {
+    let directory = std::env::temp_dir().join(format!("matriarch-overlay-{}", std::process::id()));
+    copy(&workspace().join("config"), &directory)?;
+    let overlay = directory.join("overlay");
+    std::fs::create_dir_all(&overlay)?;
+    let kustomization = json!({
+        "namespace": "team",
+        "resources": ["../namespaced", "../cluster-network-policy"],
+        "components": ["../components/service-monitor", "../components/admission-policy"],
+        "images": [{ "name": "ghcr.io/matriarch/matriarch", "newName": "localhost/o", "newTag": "7" }],
+        "replicas": [{ "name": "matriarch-operator", "count": 3 }],
+    });
+    std::fs::write(overlay.join("kustomization.yaml"), yaml(&[kustomization])?)?;
+    let built = kustomize(&overlay);
+    std::fs::remove_dir_all(&directory)?;
+    let Some(built) = built? else { return Ok(()) };
+    let arguments = [
+        "--namespace=team",
+        "--watch-namespace=team",
+        "--image=localhost/o:7",
+        "--replicas=3",
+        "--service-monitor",
+        "--admission-policy",
+        "--cluster-network-policy=team",
+    ];
+    same("overlay", &built, &printed(&arguments)?)
+}
+
+#[test]
+fn install_generate_prints_the_definitions_of_the_identity() -> Result<()> {
+    for identity in Identity::ALL {
+        let objects = printed(&["--api-identity", identity.name()])?;
+        for kind in Kind::ALL {
+            let name = kind.crd_name(identity);
+            let definition = &objects[&format!("CustomResourceDefinition /{name}")];
+            ensure!(definition["spec"]["group"] == identity.group(), "{name}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn install_generate_refuses_what_cannot_be() -> Result<()> {
+    for (arguments, words) in [
+        (["--watch-namespace", "A_b"].as_slice(), "\"A_b\" cannot be a namespace"),
+        (&["--cluster-wide", "--watch-namespace", "a"], "cannot be used with"),
+        (&["--image", "a", "--version", "1"], "cannot be used with"),
+        (&["--api-identity", "other"], "matriarch, cnpg, edb"),
+    ] {
+        let Err(error) = generated(arguments) else { bail!("{arguments:?} is not refused") };
+        ensure!(error.to_string().contains(words), "{arguments:?}: {error:#}");
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }

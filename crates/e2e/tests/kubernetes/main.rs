@@ -3,9 +3,11 @@
 #![recursion_limit = "512"]
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a failed test panics")]
 
+mod chart;
 mod conformance;
 mod crd;
 mod generated;
+mod installing;
 mod kubectl;
 mod kustomization;
 mod operator;

@@ -145,7 +145,7 @@ impl World {
 /// hands as directives ask.
 async fn play_agents(server: Option<ApiServer>, client: Client) {
     loop {
-        if let Err(error) = play_once(&client).await {
+        if let Err(error) = play_once(&client, NAMESPACE).await {
             eprintln!("agents: {error:#}");
         }
         if let Some(server) = &server {
@@ -155,11 +155,12 @@ async fn play_agents(server: Option<ApiServer>, client: Client) {
     }
 }
 
-async fn play_once(client: &Client) -> Result<()> {
+/// One look at the clusters called `c` in a namespace.
+pub async fn play_once(client: &Client, namespace: &str) -> Result<()> {
     let instances: Api<Instance> =
-        Api::default_namespaced_with(client.clone(), &Identity::Matriarch);
-    let pods: Api<Pod> = Api::default_namespaced(client.clone());
-    let leases: Api<Lease> = Api::default_namespaced(client.clone());
+        Api::namespaced_with(client.clone(), namespace, &Identity::Matriarch);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
     for pod in pods.list(&ListParams::default()).await?.items {
         if pod.metadata.deletion_timestamp.is_some() {
             let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
@@ -185,7 +186,7 @@ async fn play_once(client: &Client) -> Result<()> {
         holder = first.map(|instance| instance.name().to_owned()).or(members.first().cloned());
     }
     let Some(holder) = holder.filter(|name| members.contains(name)) else { return Ok(()) };
-    write_lease(client, &holder, &members).await?;
+    write_lease(client, namespace, &holder, &members).await?;
     for instance in &all {
         play_instance(&pods, &instances, instance, instance.name() == holder).await?;
     }
@@ -228,9 +229,15 @@ async fn play_instance(
     Ok(())
 }
 
-async fn write_lease(client: &Client, holder: &str, members: &[String]) -> Result<()> {
-    let leases: Api<Lease> = Api::default_namespaced(client.clone());
-    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+/// The Lease, with this holder.
+pub async fn write_lease(
+    client: &Client,
+    namespace: &str,
+    holder: &str,
+    members: &[String],
+) -> Result<()> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let pod = pods.get(holder).await?.uid().unwrap_or_default();
     let record = lease_record(&leases.get("c").await?, holder, pod, members);
     let annotations: BTreeMap<_, _> = ANNOTATIONS
@@ -287,14 +294,14 @@ where
 }
 
 /// Deletes an object and waits until there is another one of its name.
-async fn comes_back<K>(client: &Client, name: &str) -> Result<()>
+pub async fn comes_back<K>(client: &Client, namespace: &str, name: &str) -> Result<()>
 where
     K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
         + Clone
         + std::fmt::Debug
         + serde::de::DeserializeOwned,
 {
-    let api: Api<K> = Api::default_namespaced(client.clone());
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let before = uid(&api, name).await?.with_context(|| format!("{name} is not there"))?;
     api.delete(name, &DeleteParams::default()).await?;
     let begun = std::time::Instant::now();
@@ -307,7 +314,8 @@ where
     bail!("{} {name} does not come back", std::any::type_name::<K>())
 }
 
-pub(crate) fn small(instances: i32) -> serde_json::Value {
+/// A spec without what a test does not need.
+pub fn small(instances: i32) -> serde_json::Value {
     json!({
         "instances": instances,
         "imageName": "ghcr.io/cloudnative-pg/postgresql:17",
@@ -334,16 +342,16 @@ async fn a_cluster_lives_its_life() -> Result<()> {
 
     let client = &world.client;
     for service in ["c-rw", "c-ro", "c-r", "c-primary"] {
-        comes_back::<Service>(client, service).await?;
+        comes_back::<Service>(client, NAMESPACE, service).await?;
     }
-    comes_back::<EndpointSlice>(client, "c-rw").await?;
-    comes_back::<ConfigMap>(client, "c-passwd").await?;
-    comes_back::<PodDisruptionBudget>(client, "c").await?;
-    comes_back::<ServiceAccount>(client, "c").await?;
-    comes_back::<Role>(client, "c").await?;
-    comes_back::<RoleBinding>(client, "c").await?;
-    comes_back::<Pod>(client, "c-2").await?;
-    comes_back::<PersistentVolumeClaim>(client, "c-3").await?;
+    comes_back::<EndpointSlice>(client, NAMESPACE, "c-rw").await?;
+    comes_back::<ConfigMap>(client, NAMESPACE, "c-passwd").await?;
+    comes_back::<PodDisruptionBudget>(client, NAMESPACE, "c").await?;
+    comes_back::<ServiceAccount>(client, NAMESPACE, "c").await?;
+    comes_back::<Role>(client, NAMESPACE, "c").await?;
+    comes_back::<RoleBinding>(client, NAMESPACE, "c").await?;
+    comes_back::<Pod>(client, NAMESPACE, "c-2").await?;
+    comes_back::<PersistentVolumeClaim>(client, NAMESPACE, "c-3").await?;
     world.healthy(3, "c-1").await?;
 
     world.patch(json!({"spec": {"instances": 2}})).await?;
@@ -448,7 +456,7 @@ async fn a_lost_node_frees_the_lease() -> Result<()> {
     let pods: Api<Pod> = Api::default_namespaced(world.client.clone());
     bind(&pods, "c-1", "n1").await?;
     let members = ["c-1", "c-2", "c-3"].map(str::to_owned);
-    write_lease(&world.client, "c-1", &members).await?;
+    write_lease(&world.client, NAMESPACE, "c-1", &members).await?;
     let unready = json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}});
     let params = PatchParams::default();
     pods.patch_status("c-1", &params, &Patch::Merge(&unready)).await?;
@@ -461,7 +469,7 @@ async fn a_lost_node_frees_the_lease() -> Result<()> {
     let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
     pods.delete("c-1", &now).await?;
     let begun = std::time::Instant::now();
-    freed(&world.client).await?;
+    freed(&world.client, NAMESPACE).await?;
     let seconds = begun.elapsed().as_secs();
     ensure!(seconds >= 5, "a Node without an object proves nothing: freed after {seconds} s");
 
@@ -474,13 +482,14 @@ async fn a_lost_node_frees_the_lease() -> Result<()> {
     }))?;
     nodes.create(&PostParams::default(), &node).await?;
     bind(&pods, "c-2", "n2").await?;
-    write_lease(&world.client, "c-2", &members).await?;
+    write_lease(&world.client, NAMESPACE, "c-2", &members).await?;
     pods.patch_status("c-2", &params, &Patch::Merge(&unready)).await?;
-    freed(&world.client).await?;
+    freed(&world.client, NAMESPACE).await?;
     world.end().await
 }
 
-async fn bind(pods: &Api<Pod>, pod: &str, node: &str) -> Result<()> {
+/// Puts a pod on a node, as the scheduler does.
+pub async fn bind(pods: &Api<Pod>, pod: &str, node: &str) -> Result<()> {
     let binding = json!({
         "apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod},
         "target": {"apiVersion": "v1", "kind": "Node", "name": node},
@@ -491,8 +500,8 @@ async fn bind(pods: &Api<Pod>, pod: &str, node: &str) -> Result<()> {
 }
 
 /// Waits until the operator has written the Lease free.
-async fn freed(client: &Client) -> Result<()> {
-    let leases: Api<Lease> = Api::default_namespaced(client.clone());
+pub async fn freed(client: &Client, namespace: &str) -> Result<()> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
     let begun = std::time::Instant::now();
     loop {
         let lease = leases.get("c").await?;

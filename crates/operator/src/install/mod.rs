@@ -10,6 +10,8 @@ mod admission;
 mod network;
 pub mod permissions;
 mod roles;
+#[cfg(test)]
+mod tests;
 mod workload;
 
 use crate::Setup;

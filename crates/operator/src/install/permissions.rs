@@ -114,7 +114,7 @@ pub const SERVED: [Permission; 17] = [
     Permission { namespaced: &[List, Watch], ..row(Group::Core, "secrets", &[Get, Create, Patch]) },
     row(Group::Core, "configmaps", &[Get, List, Watch, Create, Patch]),
     row(Group::Core, "services", &[Get, List, Watch, Create, Patch]),
-    row(Group::Core, "serviceaccounts", &[Get, List, Watch, Create, Patch, Delete]),
+    row(Group::Core, "serviceaccounts", &[Get, List, Watch, Create, Patch]),
     row(Group::Events, "events", &[Create, Patch]),
     Permission {
         implied: &[Update],

@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: installs what build, tests and demo need. Silent when all is there.
 
 pub mod debian;
+mod helm;
 mod kubernetes;
 pub mod postgresql;
 pub mod release;
@@ -35,6 +36,7 @@ pub fn run(purpose: For) -> Result<()> {
         For::Tests => {
             postgresql::install(&postgresql::TESTED)?;
             kubernetes::install(&RELEASES[0])?;
+            helm::install(&RELEASES[0])?;
         }
         For::Cluster(release) => {
             install_programs(&CLUSTER)?;
@@ -61,6 +63,7 @@ pub fn snapshot_kinds(release: &Release) -> Result<std::path::PathBuf> {
 pub fn environment() -> Vec<(&'static str, std::ffi::OsString)> {
     vec![
         ("MATRIARCH_TOOLS", RELEASES[0].programs().into_os_string()),
+        ("MATRIARCH_HELM", paths::helm().into_os_string()),
         ("MATRIARCH_POSTGRESQL", paths::postgresql_cache().into_os_string()),
     ]
 }
