@@ -8,8 +8,9 @@ use kube::{Api, Client};
 use matriarch_api::labels::{self, Label};
 use matriarch_api::names;
 use matriarch_api::secret::{CA_CERTIFICATE, CA_KEY, TLS_CERTIFICATE, TLS_KEY, connection};
+use matriarch_plan::action::VolumeRole;
 use matriarch_plan::world::{Identity, PodRole, SecretRole, ServicePart};
-use matriarch_plan::{Action, InstanceName, Plan};
+use matriarch_plan::{Action, Directive, InstanceName, Plan};
 use matriarch_render::setup::{Owner, member_names, object_name};
 use matriarch_render::{Resolved, objects};
 use serde_json::{Value, json};
@@ -144,19 +145,13 @@ impl Executor<'_> {
                 self.apply(what, &self.claims(), &guarded(wanted, guard)).await
             }
             Action::GrowVolume { instance, volume, to, guard } => {
-                let name = objects::claim::name(instance.as_str(), *volume);
                 let patch = guarded(objects::claim::growth(*to), guard);
-                self.merge(what, &self.claims(), &name, &patch).await
+                self.merge(what, &self.claims(), &claim(instance, *volume), &patch).await
             }
             Action::DeleteVolume { instance, volume, guard } => {
-                let name = objects::claim::name(instance.as_str(), *volume);
-                self.delete(what, &self.claims(), &name, guard).await
+                self.delete(what, &self.claims(), &claim(instance, *volume), guard).await
             }
-            Action::Direct { instance, directive } => {
-                let name = instance.as_str();
-                let wanted = objects::instance::object(owner, resolved, name, directive);
-                self.apply(what, &self.instances(), &wanted).await
-            }
+            Action::Direct { instance, directive } => self.direct(what, instance, directive).await,
             Action::DeleteInstance { instance, guard } => {
                 self.delete(what, &self.instances(), instance.as_str(), guard).await
             }
@@ -182,6 +177,17 @@ impl Executor<'_> {
                 self.merge(what, &self.leases(), &names::lease(owner.name()), &patch).await
             }
         }
+    }
+
+    async fn direct(
+        &self,
+        what: &str,
+        instance: &InstanceName,
+        directive: &Directive,
+    ) -> Result<(), Error> {
+        let (owner, resolved) = (self.owner, self.resolved);
+        let wanted = objects::instance::object(owner, resolved, instance.as_str(), directive);
+        self.apply(what, &self.instances(), &wanted).await
     }
 
     fn api(&self, resource: &kube::api::ApiResource) -> Api<DynamicObject> {
@@ -510,6 +516,10 @@ impl Executor<'_> {
         };
         self.apply(what, &self.secrets(), &guarded(object, guard)).await
     }
+}
+
+fn claim(instance: &InstanceName, volume: VolumeRole) -> String {
+    objects::claim::name(instance.as_str(), volume)
 }
 
 fn refused(what: &str, source: kube::Error) -> Error {

@@ -359,76 +359,75 @@ fn wait_entry(wait: &Wait) -> BlockedBy {
 
 /// What a person may do, with what it costs.
 pub fn human_options(cluster: &str, report: &Report) -> Vec<HumanOption> {
-    let option = |action: String, consequence: &str| HumanOption {
-        action: Some(action),
-        consequence: Some(consequence.to_owned()),
-    };
     let blocks = report.steps.iter().flat_map(|step| &step.blocked);
-    let mut options = Vec::new();
-    for block in blocks {
-        match block {
-            Block::Supervised { candidates, .. } => {
-                options.extend(candidates.iter().map(|to| {
-                    option(
-                        format!("kubectl matriarch promote {cluster} {to}"),
-                        "The primary hands over, connections end once, then it is updated as a standby",
-                    )
-                }));
-            }
-            Block::Secret { name, .. } => options.push(option(
-                format!("create or mend Secret {name}"),
-                "The cluster goes on by itself",
-            )),
-            Block::Image(problem) => options.push(option(
-                format!("put the image into {}, or name another catalog", problem.object),
-                "Instances are replaced one after the other, the primary last",
-            )),
-            Block::Service { name, .. } => options.push(option(
-                format!("delete Service {name}, or choose another name in spec.managed.services"),
-                "The operator makes it as the spec says",
-            )),
-            Block::LastCopy(name) => options.push(option(
-                format!(
-                    "add an instance and wait until it is ready, or take a copy of {name}'s data"
-                ),
-                "The volume is given up once another instance has the data",
-            )),
-            Block::NothingLeft => options.push(option(
-                "bring a volume back under its old name, or delete the Cluster and make it anew"
-                    .to_owned(),
-                "A new Cluster begins without data",
-            )),
-            Block::Fenced(_) => options.push(option(
-                format!("kubectl matriarch fencing off {cluster} \"*\""),
-                "PostgreSQL of the fenced instances starts",
-            )),
-            Block::Paused => options.push(option(
-                "remove the annotation reconciliationLoop".to_owned(),
-                "The operator goes on",
-            )),
-            Block::Growth { instance, .. } => options.push(option(
-                format!(
-                    "let the StorageClass expand volumes, or, if {instance} is no primary, delete \
-                     its claim"
-                ),
-                "The instance is made anew on a volume of the new size, and clones the data",
-            )),
-            Block::Stalled { stall, .. } => {
-                let offered = stall.options.iter();
-                options.extend(offered.map(|(action, brings)| option(action.clone(), brings)));
-            }
-            Block::StillPending { .. } => options.push(option(
-                format!("kubectl matriarch restart {cluster}"),
-                "All instances restart one after the other, the primary last",
-            )),
-            Block::Spec(_)
-            | Block::Configuration { .. }
-            | Block::Failed { .. }
-            | Block::Pod { .. }
-            | Block::NoSuccessor { .. }
-            | Block::Blind { .. } => {}
-        }
-    }
+    let mut options: Vec<HumanOption> = blocks.flat_map(|block| offers(cluster, block)).collect();
     options.dedup();
     options
+}
+
+fn option(action: String, consequence: &str) -> HumanOption {
+    HumanOption { action: Some(action), consequence: Some(consequence.to_owned()) }
+}
+
+fn offers(cluster: &str, block: &Block) -> Vec<HumanOption> {
+    let offer = |action: String, consequence: &str| vec![option(action, consequence)];
+    match block {
+        Block::Supervised { candidates, .. } => candidates
+            .iter()
+            .map(|to| {
+                option(
+                    format!("kubectl matriarch promote {cluster} {to}"),
+                    "The primary hands over, connections end once, then it is updated as a standby",
+                )
+            })
+            .collect(),
+        Block::Secret { name, .. } => {
+            offer(format!("create or mend Secret {name}"), "The cluster goes on by itself")
+        }
+        Block::Image(problem) => offer(
+            format!("put the image into {}, or name another catalog", problem.object),
+            "Instances are replaced one after the other, the primary last",
+        ),
+        Block::Service { name, .. } => offer(
+            format!("delete Service {name}, or choose another name in spec.managed.services"),
+            "The operator makes it as the spec says",
+        ),
+        Block::LastCopy(name) => offer(
+            format!("add an instance and wait until it is ready, or take a copy of {name}'s data"),
+            "The volume is given up once another instance has the data",
+        ),
+        Block::NothingLeft => offer(
+            "bring a volume back under its old name, or delete the Cluster and make it anew"
+                .to_owned(),
+            "A new Cluster begins without data",
+        ),
+        Block::Fenced(_) => offer(
+            format!("kubectl matriarch fencing off {cluster} \"*\""),
+            "PostgreSQL of the fenced instances starts",
+        ),
+        Block::Paused => {
+            offer("remove the annotation reconciliationLoop".to_owned(), "The operator goes on")
+        }
+        Block::Growth { instance, .. } => offer(
+            format!(
+                "let the StorageClass expand volumes, or, if {instance} is no primary, delete its \
+                 claim"
+            ),
+            "The instance is made anew on a volume of the new size, and clones the data",
+        ),
+        Block::Stalled { stall, .. } => {
+            let offered = stall.options.iter();
+            offered.map(|(action, brings)| option(action.clone(), brings)).collect()
+        }
+        Block::StillPending { .. } => offer(
+            format!("kubectl matriarch restart {cluster}"),
+            "All instances restart one after the other, the primary last",
+        ),
+        Block::Spec(_)
+        | Block::Configuration { .. }
+        | Block::Failed { .. }
+        | Block::Pod { .. }
+        | Block::NoSuccessor { .. }
+        | Block::Blind { .. } => Vec::new(),
+    }
 }

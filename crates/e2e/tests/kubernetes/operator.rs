@@ -29,6 +29,9 @@ use tokio::task::JoinHandle;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The namespace of a client that names none.
+const NAMESPACE: &str = "default";
+
 pub(crate) struct World {
     pub(crate) client: Client,
     stop: Option<oneshot::Sender<()>>,
@@ -61,7 +64,11 @@ impl World {
     /// is made for this test.
     pub(crate) fn beside(client: Client, turn: Turn) -> Self {
         let namespace = Some(client.default_namespace().to_owned());
-        let mut world = Self::of(client.clone(), Options { namespace, ..Options::default() }, turn);
+        let mut world = Self::of(
+            client.clone(),
+            Options { namespaces: namespace.into_iter().collect(), ..Options::default() },
+            turn,
+        );
         world.agents = tokio::spawn(play_agents(None, client));
         world
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use matriarch_api::{Cluster, Identity};
 use matriarch_render::setup::Owner;
-use matriarch_render::{Setup, objects as cluster_objects, resolve};
+use matriarch_render::{References, Setup, objects as cluster_objects, resolve};
 use serde_json::{Value, json};
 
 use super::permissions::{self, SERVED};
@@ -38,7 +38,11 @@ fn agents(identity: Identity) -> Vec<Value> {
     }))
     .unwrap();
     let owner = Owner { setup: &setup, cluster: &cluster };
-    let role = cluster_objects::rbac::role(&owner, &resolve(&owner), &["c-1".to_owned()]);
+    let role = cluster_objects::rbac::role(
+        &owner,
+        &resolve(&owner, &References::default()),
+        &["c-1".to_owned()],
+    );
     role["rules"].as_array().unwrap().clone()
 }
 

@@ -156,28 +156,14 @@ impl Model {
             }
             Action::CreateVolume { instance, volume }
             | Action::AdoptVolume { instance, volume, .. } => {
-                let made = Volume {
-                    identity,
-                    conforms: true,
-                    requested: Some(GIGABYTE),
-                    capacity: Some(GIGABYTE),
-                    ..Volume::default()
-                };
+                let made = a_volume(identity);
                 *volume_of(self.instance(instance), *volume) = Seen::Known(made);
             }
             Action::GrowVolume { instance, volume, to, .. } => {
                 self.grow(instance, *volume, *to, identity);
             }
             Action::CreatePod { instance, .. } => {
-                let (stamp, at) = (self.spec().pod_stamp.clone(), self.spec().restarted_at.clone());
-                let pod = Pod {
-                    identity,
-                    running: true,
-                    conforms: true,
-                    stamp,
-                    restarted_at: at,
-                    ..Pod::default()
-                };
+                let pod = self.made(identity);
                 self.instance(instance).pod = Seen::Known(pod);
             }
             Action::AdoptPod { instance, .. } => self.pod(instance, |pod| pod.conforms = true),
@@ -195,6 +181,11 @@ impl Model {
             }
             Action::FreeLease { .. } => self.lease(|lease| lease.holder = None),
         }
+    }
+
+    fn made(&mut self, identity: Identity) -> Pod {
+        let (stamp, at) = (self.spec().pod_stamp.clone(), self.spec().restarted_at.clone());
+        Pod { identity, running: true, conforms: true, stamp, restarted_at: at, ..Pod::default() }
     }
 
     fn grow(&mut self, name: &InstanceName, volume: VolumeRole, to: u64, identity: Identity) {
@@ -404,4 +395,9 @@ pub fn volume_of(instance: &mut Instance, volume: VolumeRole) -> &mut Seen<Volum
         VolumeRole::Data => &mut instance.data,
         VolumeRole::Wal => &mut instance.wal,
     }
+}
+
+fn a_volume(identity: Identity) -> Volume {
+    let size = Some(GIGABYTE);
+    Volume { identity, conforms: true, requested: size, capacity: size, ..Volume::default() }
 }
