@@ -28,6 +28,11 @@ impl Namespace {
         kubectl(&all)
     }
 
+    /// What DNS calls a Service of this namespace.
+    pub fn name_of_service(&self, service: &str) -> String {
+        format!("{service}.{}.svc.cluster.local", self.name)
+    }
+
     /// Applies a manifest.
     pub fn apply(&self, manifest: &str) -> Result<()> {
         let file = std::env::temp_dir().join(format!("{}.yaml", self.name));

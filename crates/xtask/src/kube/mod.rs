@@ -138,6 +138,7 @@ fn up(nodes: u8, release: &'static Release) -> Result<()> {
         println!("kube: removing what an earlier cluster has left");
         clean::down(&cluster.directory, &hierarchies)?;
     }
+    cluster::remove(&cluster.directory.join("log"))?;
     start(&cluster, &hierarchies)
 }
 

@@ -66,7 +66,7 @@ impl<'a> Mounts<'a> {
         let end = "mount --make-rshared /\nexec sleep infinity\n";
         cluster::write(&script, &format!("{start}{mounts}{end}"))?;
         line.extend(line!["unshare", "--mount", "--propagation=unchanged", "sh", &script]);
-        keeper.start(&line)?;
+        keeper.start_once(&line)?;
         keeper.wait("it cannot mount", START, || {
             let process = keeper.process().map(|process| format!("/proc/{process}/comm"));
             let name = process.and_then(|file| fs::read_to_string(file).ok());

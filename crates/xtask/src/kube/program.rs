@@ -1,7 +1,7 @@
 //! Programs that run on the cluster's machines until they are stopped.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +10,16 @@ use anyhow::{Context, Result, bail};
 
 use super::cgroup::Hierarchies;
 use super::cluster::{self, Cluster, Machine};
+
+/// Enters the control group that is its first argument, and becomes the program.
+const ONCE: &str = r#"echo $$ > "$0" && exec "$@""#;
+/// Enters it, and starts the program whenever it has ended.
+const AGAIN: &str = r#"echo $$ > "$0" || exit
+while :; do
+    "$@"
+    echo "ended with status $?, is started again" >&2
+    sleep 1
+done"#;
 
 /// A program on a machine, running or not.
 pub struct Program<'a> {
@@ -39,17 +49,30 @@ impl<'a> Program<'a> {
         all.contains(&process).then_some(process)
     }
 
-    /// Starts `line`, unless it runs.
+    /// Starts `line`, unless it runs, and again whenever it ends: as on any node.
     pub fn start(&self, line: &[OsString]) -> Result<()> {
+        self.start_by(AGAIN, line)
+    }
+
+    /// Starts `line`, unless it runs; when it ends, it has ended.
+    pub fn start_once(&self, line: &[OsString]) -> Result<()> {
+        self.start_by(ONCE, line)
+    }
+
+    fn start_by(&self, script: &str, line: &[OsString]) -> Result<()> {
         if self.process().is_some() {
             return Ok(());
         }
         let group = self.hierarchies.make_for_program(self.machine, self.name)?;
         let log = self.log();
         cluster::make(log.parent().unwrap_or(&log))?;
-        let log = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = Command::new("setsid");
-        command.args(["sh", "-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(group).args(line);
+        command.args(["sh", "-c", script]).arg(group).args(line);
         let errors = log.try_clone().context("cannot open the log twice")?;
         command.current_dir("/").stdin(Stdio::null()).stdout(log).stderr(errors);
         let child = command.spawn().with_context(|| format!("cannot start {}", self.name))?;
