@@ -15,8 +15,10 @@ use super::cluster::{self, Cluster, Machine, run_directory};
 use super::{network, storage};
 use crate::command;
 
-/// What stays in the directory of the cluster: making it takes time.
-const KEPT: [&str; 3] = ["images", "programs", "log"];
+/// What goes from the directory of the cluster. All else stays: images take time to make, logs are
+/// read afterwards, and what is not ours is not ours to remove.
+const REMOVED: [&str; 7] =
+    ["machines", "pki", "processes", "volumes", "volumes.img", "covered", "cluster.json"];
 
 /// Ends the cluster of a directory, whatever is left of it, and checks that nothing stays.
 pub fn down(directory: &Path, hierarchies: &Hierarchies) -> Result<()> {
@@ -172,12 +174,7 @@ fn remove_covered(directory: &Path) -> Result<()> {
 }
 
 fn remove_files(directory: &Path) -> Result<()> {
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if !KEPT.iter().any(|kept| entry.file_name() == *kept) {
-            cluster::remove(&entry.path())?;
-        }
-    }
-    Ok(())
+    REMOVED.iter().try_for_each(|name| cluster::remove(&directory.join(name)))
 }
 
 /// Ends a node as fire would: its processes, its network, its files.

@@ -13,7 +13,7 @@ mod pki;
 mod program;
 mod storage;
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -121,6 +121,7 @@ fn up(nodes: u8, release: &'static Release) -> Result<()> {
     setup::run(setup::For::Cluster(release))?;
     let hierarchies = Hierarchies::read()?;
     let cluster = Cluster::new(nodes, release);
+    let _lock = lock(&cluster.directory)?;
     refuse_second(&cluster.directory, &hierarchies)?;
     if let Some(recorded) = Cluster::recorded()? {
         if missing(&recorded, &hierarchies).is_empty() {
@@ -140,6 +141,22 @@ fn up(nodes: u8, release: &'static Release) -> Result<()> {
     }
     cluster::remove(&cluster.directory.join("log"))?;
     start(&cluster, &hierarchies)
+}
+
+/// Keeps others from making, ending or mending the cluster until it is dropped.
+fn lock(directory: &Path) -> Result<File> {
+    cluster::make(directory)?;
+    let path = directory.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another `cargo xtask kube` is at work in {}", directory.display())
+        }
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
 }
 
 /// Two clusters would have the same addresses.
@@ -237,7 +254,10 @@ fn say_how_to_reach(cluster: &Cluster) -> Result<()> {
 
 fn down() -> Result<()> {
     let begin = Instant::now();
-    clean::down(&paths::kube(), &Hierarchies::read()?)?;
+    let (directory, hierarchies) = (paths::kube(), Hierarchies::read()?);
+    let _lock = lock(&directory)?;
+    refuse_second(&directory, &hierarchies)?;
+    clean::down(&directory, &hierarchies)?;
     println!("kube: ended in {} s, and nothing of it is left", begin.elapsed().as_secs());
     Ok(())
 }
@@ -298,6 +318,7 @@ pub fn load_once(archive: &Path) -> Result<bool> {
 
 fn lose(number: u8) -> Result<()> {
     let cluster = Cluster::existing()?;
+    let _lock = lock(&cluster.directory)?;
     clean::lose(&cluster, &Hierarchies::read()?, cluster.node(number)?)
 }
 
