@@ -70,14 +70,11 @@ pub fn environment() -> Vec<(&'static str, std::ffi::OsString)> {
 
 /// Programs of Debian that a cluster needs, each with its package. Programs of /usr/sbin are not in
 /// everybody's `PATH`.
-const CLUSTER: [(&str, &str); 12] = [
+const CLUSTER: [(&str, &str); 9] = [
     ("/usr/bin/containerd", "containerd"),
     ("/usr/sbin/runc", "runc"),
     ("/usr/lib/cni/ptp", "containernetworking-plugins"),
-    ("/usr/sbin/conntrack", "conntrack"),
     ("/usr/sbin/iptables", "iptables"),
-    ("/usr/sbin/ipset", "ipset"),
-    ("/usr/bin/socat", "socat"),
     ("/usr/bin/ip", "iproute2"),
     ("/usr/sbin/sysctl", "procps"),
     ("/usr/bin/openssl", "openssl"),
