@@ -114,15 +114,19 @@ func (c *controller) fill(file string, size int64, source *csi.VolumeContentSour
 }
 
 func (c *controller) DeleteVolume(
-	_ context.Context, request *csi.DeleteVolumeRequest,
+	ctx context.Context, request *csi.DeleteVolumeRequest,
 ) (*csi.DeleteVolumeResponse, error) {
-	c.turn.Lock()
-	defer c.turn.Unlock()
 	file, err := c.store.volume(request.GetVolumeId())
 	if err != nil {
 		// What cannot be ours is not there.
 		return &csi.DeleteVolumeResponse{}, nil
 	}
+	// Its claim may be gone before kubelet has unmounted it.
+	if err := waitUntilFree(ctx, file); err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	c.turn.Lock()
+	defer c.turn.Unlock()
 	device, err := loopOf(file)
 	if err == nil && device != "" {
 		return nil, status.Errorf(codes.FailedPrecondition, "it is still in use as %s", device)

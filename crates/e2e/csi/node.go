@@ -81,10 +81,15 @@ func (n *node) stage(file, place string) error {
 }
 
 func (n *node) NodeUnstageVolume(
-	_ context.Context, request *csi.NodeUnstageVolumeRequest,
+	ctx context.Context, request *csi.NodeUnstageVolumeRequest,
 ) (*csi.NodeUnstageVolumeResponse, error) {
 	if err := unmount(request.GetStagingTargetPath()); err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
+	}
+	if file, err := n.store.volume(request.GetVolumeId()); err == nil {
+		if err := waitUntilFree(ctx, file); err != nil {
+			return nil, status.Error(codes.Internal, err.Error())
+		}
 	}
 	return &csi.NodeUnstageVolumeResponse{}, nil
 }

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -114,6 +116,9 @@ func sizeOf(file string) (int64, error) {
 
 // loopOf is the device that shows a file as a disk; empty if there is none.
 func loopOf(file string) (string, error) {
+	if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
 	said, err := command("losetup", "--noheadings", "--raw", "--output", "NAME", "--associated", file)
 	if err != nil {
 		return "", err
@@ -130,6 +135,23 @@ func attach(file string) (string, error) {
 	}
 	said, err := command("losetup", "--find", "--show", file)
 	return strings.TrimSpace(said), err
+}
+
+// waitUntilFree waits for the device of a file to go, which it does a moment after the last mount:
+// a pod's mounts end with the pod's last process.
+func waitUntilFree(ctx context.Context, file string) error {
+	for range 50 {
+		if device, err := loopOf(file); err != nil || device == "" {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	// Another mount of it lives on: the volume cannot be deleted before that ends.
+	return nil
 }
 
 // whileFrozen does something to the file of a volume while nothing is written to it. A file system
