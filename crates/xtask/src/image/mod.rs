@@ -86,6 +86,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let build = if arguments.debug { Build::Tested } else { Build::Shipped };
     let directory = directory()?;
+    let _alone = lock(&directory)?;
     std::thread::scope(|scope| {
         let mut making = Vec::new();
         for name in names {
@@ -154,6 +155,14 @@ fn directory() -> Result<PathBuf> {
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
     Ok(directory)
+}
+
+/// Waits until no other process makes images there; until the file is closed, none does.
+fn lock(directory: &Path) -> Result<fs::File> {
+    let path = directory.join("lock");
+    fs::File::create(&path)
+        .and_then(|file| file.lock().map(|()| file))
+        .with_context(|| format!("cannot lock {}", path.display()))
 }
 
 /// Makes a directory of an image: its mode is not the business of who runs this, so no umask.
