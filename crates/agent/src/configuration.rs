@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 use crate::certificates::Files;
 use crate::driver::context::Replication;
+use crate::ldap;
 use crate::options::{AgentOptions, POSTGRES_PORT};
 use crate::postgres::data;
 use crate::postgres::program::{self, Installation, Run};
@@ -44,6 +45,8 @@ pub struct Input<'a> {
     pub replication: &'a Replication,
     /// The instance's name of itself towards its primary.
     pub application_name: &'a str,
+    /// The password with which users are searched by LDAP.
+    pub ldap_password: Option<&'a str>,
 }
 
 /// The user's part that PostgreSQL took last.
@@ -68,6 +71,7 @@ impl Accepted {
     #[must_use]
     pub fn with_rules_of(&self, other: Option<&Self>) -> Self {
         let mut mixed = Self { hash: format!("{}-former-rules", self.hash), ..self.clone() };
+        mixed.configuration.ldap = other.and_then(|it| it.configuration.ldap.clone());
         let (hba, ident) = (&mut mixed.configuration.pg_hba, &mut mixed.configuration.pg_ident);
         hba.clone_from(other.map_or(&Vec::new(), |it| &it.configuration.pg_hba));
         ident.clone_from(other.map_or(&Vec::new(), |it| &it.configuration.pg_ident));
@@ -79,8 +83,12 @@ impl Accepted {
     pub fn has_rules_of(&self, other: Option<&Self>) -> bool {
         let own = &self.configuration;
         match other.map(|other| &other.configuration) {
-            Some(other) => own.pg_hba == other.pg_hba && own.pg_ident == other.pg_ident,
-            None => own.pg_hba.is_empty() && own.pg_ident.is_empty(),
+            Some(other) => {
+                own.pg_hba == other.pg_hba
+                    && own.pg_ident == other.pg_ident
+                    && own.ldap == other.ldap
+            }
+            None => own.pg_hba.is_empty() && own.pg_ident.is_empty() && own.ldap.is_none(),
         }
     }
 
@@ -156,9 +164,11 @@ pub fn render(input: &Input<'_>, floor: Option<&StandbyFloor>) -> Result<Rendere
         let uid = rustix::process::getuid().as_raw();
         format!("user id {uid} has no name in {}", Root::passwd().display())
     })?;
+    let ldap = configuration.ldap.as_ref().map(|ldap| ldap::rule(ldap, input.ldap_password));
     Ok(Rendered {
         postgresql: render_settings(&settings).map_err(|error| error.to_string())?,
-        hba: hba::render(&configuration.pg_hba, input.major).map_err(|errors| joined(&errors))?,
+        hba: hba::render(&configuration.pg_hba, ldap.as_ref(), input.major)
+            .map_err(|errors| joined(&errors))?,
         ident: ident::render(&user, &configuration.pg_ident).map_err(|errors| joined(&errors))?,
         replication_hash,
         floor: wished,
@@ -324,6 +334,7 @@ mod tests {
             major: Major::V15,
             replication,
             application_name: "me",
+            ldap_password: None,
         }
     }
 

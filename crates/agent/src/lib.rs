@@ -15,6 +15,7 @@ pub mod error;
 pub mod health;
 pub mod keeper;
 pub mod kubernetes;
+pub mod ldap;
 pub mod lease;
 pub mod ledger;
 pub mod logs;

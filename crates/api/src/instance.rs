@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::HumanOption;
+use crate::cluster::{HumanOption, Ldap};
 
 /// The operator's directive to one agent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -172,6 +172,9 @@ pub struct Configuration {
     pub parameters: BTreeMap<String, String>,
     /// The user's pg_hba lines, between the fixed first and last ones.
     pub pg_hba: Vec<String>,
+    /// Authentication by LDAP, if any; the agent reads the password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ldap: Option<Ldap>,
     /// The user's pg_ident lines.
     pub pg_ident: Vec<String>,
     /// The user's libraries, before the managed ones.

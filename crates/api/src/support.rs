@@ -106,11 +106,11 @@ pub const TABLE: &[Entry] = &[
         false,
     ),
     effective("postgresql.shared_preload_libraries"),
-    listed("postgresql.ldap", "users authenticate by password or certificate"),
+    effective("postgresql.ldap"),
     effective("postgresql.promotionTimeout"),
     effective("postgresql.enableAlterSystem"),
     listed("postgresql.extensions", "the image's own extensions are there"),
-    listed("podSelectorRefs", "pg_hba cannot name pods"),
+    effective("podSelectorRefs"),
     effective("replicationSlots.highAvailability"),
     unless(
         listed(

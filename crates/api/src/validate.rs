@@ -45,6 +45,7 @@ pub fn cluster(
     report.resources(spec);
     report.environment(spec, identity);
     report.postgresql(spec);
+    report.ldap(spec);
     report.delays(spec);
     if let Some(initdb) = spec.bootstrap.as_ref().and_then(|bootstrap| bootstrap.initdb.as_ref()) {
         report.initdb(initdb, major);
@@ -74,6 +75,19 @@ pub fn maximum_lag(value: Option<&IntOrString>) -> Option<MaximumLag> {
             Amount::parse(text).and_then(Amount::units).map(MaximumLag::Bytes)
         }
     }
+}
+
+/// What is wrong with a line that names pods (`${podselector:NAME}`).
+fn unresolved(line: &str, file: &str, spec: &ClusterSpec) -> Option<String> {
+    let (_, rest) = line.split_once("${podselector:")?;
+    let Some((name, _)) = rest.split_once('}') else {
+        return Some("${podselector:NAME} has no closing brace".to_owned());
+    };
+    if file != "pg_hba" {
+        return Some("pods are named in pg_hba only".to_owned());
+    }
+    let known = spec.pod_selector_refs.iter().any(|entry| entry.name.as_deref() == Some(name));
+    (!known).then(|| format!("no entry of spec.podSelectorRefs is called {name:?}; add it there"))
 }
 
 #[derive(Default)]
@@ -252,8 +266,8 @@ impl Report {
                 let path = format!("spec.postgresql.{file}[{index}]");
                 if line.contains(['\n', '\r', '\0']) {
                     self.add(path, "one entry is one line: write several entries");
-                } else if line.contains("${podselector:") {
-                    self.add(path, "names of pods have no effect yet: write addresses");
+                } else if let Some(sentence) = unresolved(line, file, spec) {
+                    self.add(path, sentence);
                 } else if line.trim_start().starts_with('@')
                     || line.trim_start().starts_with("include")
                 {
@@ -268,6 +282,57 @@ impl Report {
                     format!("{library:?} is no name of a library: one entry is one library"),
                 );
             }
+        }
+    }
+
+    fn ldap(&mut self, spec: &ClusterSpec) {
+        let Some(ldap) = spec.postgresql.as_ref().and_then(|it| it.ldap.as_ref()) else { return };
+        let empty = |text: &Option<String>| text.as_deref().unwrap_or_default().is_empty();
+        if empty(&ldap.server) {
+            self.add("spec.postgresql.ldap.server", "the host of the LDAP server is missing");
+        }
+        if ldap.port.is_some_and(|port| u16::try_from(port).is_err()) {
+            self.add("spec.postgresql.ldap.port", "it is no port: 1 to 65535");
+        }
+        match (&ldap.bind_as_auth, &ldap.bind_search_auth) {
+            (Some(_), None) => {}
+            (None, Some(search)) => {
+                let path = "spec.postgresql.ldap.bindSearchAuth";
+                if empty(&search.base_dn) {
+                    self.add(format!("{path}.baseDN"), "it says where users are searched for");
+                }
+                if !empty(&search.search_attribute) && !empty(&search.search_filter) {
+                    self.add(
+                        format!("{path}.searchFilter"),
+                        "PostgreSQL takes searchAttribute or searchFilter; leave one of the two out",
+                    );
+                }
+                let reference = search.bind_password.as_ref();
+                if reference.is_some_and(|it| it.name.is_empty() || it.key.is_empty()) {
+                    self.add(
+                        format!("{path}.bindPassword"),
+                        "the Secret's name and key are needed",
+                    );
+                }
+            }
+            (Some(_), Some(_)) | (None, None) => self.add(
+                "spec.postgresql.ldap",
+                "one of bindAsAuth and bindSearchAuth says how a user's entry is found",
+            ),
+        }
+        let search = ldap.bind_search_auth.clone().unwrap_or_default();
+        let bind = ldap.bind_as_auth.clone().unwrap_or_default();
+        let values = [
+            &ldap.server,
+            &bind.prefix,
+            &bind.suffix,
+            &search.base_dn,
+            &search.bind_dn,
+            &search.search_attribute,
+            &search.search_filter,
+        ];
+        if values.into_iter().flatten().any(|value| value.contains(['\n', '\r', '\0'])) {
+            self.add("spec.postgresql.ldap", "a value cannot contain a line break");
         }
     }
 

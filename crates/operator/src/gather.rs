@@ -2,11 +2,13 @@
 //! (reliability.md §1.2). What cannot be read is unknown, and why.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use futures::future::join_all;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Secret};
 use kube::api::{DynamicObject, ListParams};
+use kube::core::Selector;
 use kube::{Api, Client};
 use matriarch_api::image_catalog::ImageCatalogSpec;
 use matriarch_api::labels::{self, Label};
@@ -32,7 +34,41 @@ pub async fn read_references(client: &Client, owner: &Owner<'_>) -> References {
         }
         None => None,
     };
-    References { catalog, ..References::default() }
+    References { catalog, pods: read_pod_addresses(client, owner).await }
+}
+
+/// Addresses of the pods that `spec.podSelectorRefs` select.
+async fn read_pod_addresses(
+    client: &Client,
+    owner: &Owner<'_>,
+) -> BTreeMap<String, Seen<Vec<IpAddr>>> {
+    let api = &Api::<Pod>::namespaced(client.clone(), owner.cluster.namespace());
+    let reads = owner.cluster.spec.pod_selector_refs.iter().filter_map(|entry| {
+        let name = entry.name.clone()?;
+        let selector = entry.selector.clone().unwrap_or_default();
+        Some(async move {
+            let seen = match Selector::try_from(selector) {
+                Ok(selector) => list(api, &ListParams::default().labels_from(&selector)).await,
+                Err(error) => Err(error.to_string()),
+            };
+            let seen = match seen {
+                Ok(pods) => Seen::Known(pods.iter().flat_map(addresses).collect()),
+                Err(why) => Seen::Unknown { why },
+            };
+            (name, seen)
+        })
+    });
+    join_all(reads).await.into_iter().collect()
+}
+
+/// The addresses of a pod that has not ended: those of one that has may be another pod's.
+fn addresses(pod: &Pod) -> Vec<IpAddr> {
+    let Some(status) = &pod.status else { return Vec::new() };
+    if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        return Vec::new();
+    }
+    let all = status.pod_ips.iter().flatten().map(|it| it.ip.as_str());
+    all.chain(status.pod_ip.as_deref()).filter_map(|ip| ip.parse().ok()).collect()
 }
 
 async fn read_catalog(

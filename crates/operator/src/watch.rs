@@ -17,7 +17,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::core::DynamicResourceScope;
-use kube::core::PartialObjectMeta;
+use kube::core::{PartialObjectMeta, Selector, SelectorExt};
 use kube::runtime::controller::{Config, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -171,6 +171,7 @@ impl Source {
         controller = self.watch_metadata::<PersistentVolumeClaim>(controller);
         controller = self.watch_pods(controller);
         controller = self.watch_catalogs(controller);
+        controller = self.watch_selected_pods(controller);
         if self.secrets {
             controller = self.watch_metadata::<Secret>(controller);
         }
@@ -208,6 +209,15 @@ impl Source {
         controller.watches_with(catalogs, identity, config, move |catalog| {
             naming(&clusters, identity, None, catalog.name())
         })
+    }
+
+    /// Pods that pg_hba names are anybody's; of these the metadata alone, which changes with the
+    /// status as well.
+    fn watch_selected_pods(&self, controller: Controller<Cluster>) -> Controller<Cluster> {
+        let (clusters, identity) = (controller.store(), self.identity);
+        let pods: Api<PartialObjectMeta<Pod>> = self.builtin();
+        let config = watcher::Config::default();
+        controller.watches(pods, config, move |pod| selecting(&clusters, identity, &pod))
     }
 
     /// Pods as a whole: how their containers ended is in their status.
@@ -258,6 +268,24 @@ fn naming(
             && CatalogName::of(&cluster.spec).as_ref() == Some(&wanted)
     };
     let found = clusters.state().into_iter().filter(|cluster| names(cluster));
+    found.map(|cluster| ObjectRef::from_obj_with(cluster.as_ref(), identity)).collect()
+}
+
+/// The Clusters whose pg_hba names a pod.
+fn selecting(
+    clusters: &Store<Cluster>,
+    identity: Identity,
+    pod: &PartialObjectMeta<Pod>,
+) -> Vec<ObjectRef<Cluster>> {
+    let selects = |cluster: &Cluster| {
+        let mut entries = cluster.spec.pod_selector_refs.iter();
+        pod.namespace().as_deref() == Some(cluster.namespace())
+            && entries.any(|entry| {
+                let selector = Selector::try_from(entry.selector.clone().unwrap_or_default());
+                selector.is_ok_and(|selector| selector.matches(pod.labels()))
+            })
+    };
+    let found = clusters.state().into_iter().filter(|cluster| selects(cluster));
     found.map(|cluster| ObjectRef::from_obj_with(cluster.as_ref(), identity)).collect()
 }
 

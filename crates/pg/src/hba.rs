@@ -5,6 +5,10 @@
 //! the user's, and last everybody by SCRAM over TLS. Over the network only TLS is taken: a user's
 //! `host` line is written as `hostssl`. Nothing by `trust`, `md5` or `password`.
 
+mod ldap;
+
+pub use ldap::{Bind, Ldap};
+
 use crate::version::Major;
 
 /// The role that standbys, pg_rewind and pg_basebackup connect as.
@@ -286,8 +290,13 @@ fn check_method(method: &str, place: Place, major: Major) -> Result<(), HbaProbl
 
 /// Checks the user's lines and renders the whole file.
 ///
-/// All wrong lines are reported at once.
-pub fn render(user_lines: &[String], major: Major) -> Result<String, Vec<HbaError>> {
+/// With LDAP nobody comes to the last line: PostgreSQL takes the first line that fits, as it does
+/// with CloudNativePG's file. All wrong lines are reported at once.
+pub fn render(
+    user_lines: &[String],
+    ldap: Option<&Ldap>,
+    major: Major,
+) -> Result<String, Vec<HbaError>> {
     let mut file = format!(
         "local all all peer map={LOCAL_MAP}\n\
          hostssl postgres {REPLICATION_ROLE} all cert\n\
@@ -305,6 +314,10 @@ pub fn render(user_lines: &[String], major: Major) -> Result<String, Vec<HbaErro
                 errors.push(HbaError { line: index + 1, text: text.clone(), problem });
             }
         }
+    }
+    if let Some(ldap) = ldap {
+        file.push_str(&ldap.line());
+        file.push('\n');
     }
     file.push_str("hostssl all all all scram-sha-256\n");
     if errors.is_empty() { Ok(file) } else { Err(errors) }

@@ -3,13 +3,14 @@
 //! with the reason and the cure, and never a crash.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use matriarch_api::annotations::{
     self, Annotation, RECONCILIATION_DISABLED, RESTARTED_AT, hibernation, parse_fenced,
 };
 use matriarch_api::cluster::{
-    ClusterSpec, DataDurability, LogLevel, PrimaryUpdateMethod, PrimaryUpdateStrategy,
-    RetainPolicy, SynchronousMethod,
+    ClusterSpec, DataDurability, LogLevel, PodSelectorRefStatus, PrimaryUpdateMethod,
+    PrimaryUpdateStrategy, RetainPolicy, SynchronousMethod,
 };
 use matriarch_api::instance::{
     self, Access, Configuration, Delays, FailoverLimits, HighAvailabilitySlots, Initdb,
@@ -32,6 +33,7 @@ use crate::setup::Owner;
 mod bootstrap;
 mod checks;
 mod operand;
+mod pod_selectors;
 pub(crate) mod services;
 
 /// A user's spec, resolved.
@@ -47,6 +49,8 @@ pub struct Resolved {
     pub image: String,
     /// Why it is not the one that the spec leads to.
     pub image_problem: Option<ImageProblem>,
+    /// Addresses that `spec.podSelectorRefs` come to.
+    pub pod_addresses: Vec<PodSelectorRefStatus>,
     /// PostgreSQL's major version, if the image's name tells it.
     pub major: Option<u32>,
     /// Fields without effect that do not block: path, and what is so without them.
@@ -84,6 +88,9 @@ impl Resolved {
         names.extend(secrets.application.clone());
         names.extend(secrets.superuser.clone());
         names.extend(self.references(KeyReferenceKind::Secret));
+        let ldap = self.template.configuration.ldap.as_ref();
+        let search = ldap.and_then(|ldap| ldap.bind_search_auth.as_ref());
+        names.extend(search.and_then(|it| it.bind_password.clone()).map(|it| it.name));
         names.into_iter().collect()
     }
 
@@ -157,7 +164,8 @@ pub fn resolve(owner: &Owner<'_>, references: &References) -> Resolved {
     unsupported.extend(of_catalog);
     let initdb = bootstrap::initdb(user, major);
     let secret_names = secret_names(owner);
-    let template = template(owner, &initdb, &secret_names, &mut findings);
+    let addresses = pod_selectors::addresses(owner, references);
+    let template = template(owner, &addresses, &initdb, &secret_names, &mut findings);
     let operand::User { uid, gid } = operand::user(owner, &image, &mut findings);
     let retain_volumes = user
         .storage
@@ -169,6 +177,7 @@ pub fn resolve(owner: &Owner<'_>, references: &References) -> Resolved {
         initdb,
         image,
         image_problem: problem,
+        pod_addresses: pod_selectors::shown(&addresses),
         major: major.map(Major::number),
         unsupported,
         blocked: findings.blocked,
@@ -356,12 +365,13 @@ fn secret_sources(owner: &Owner<'_>, resolved: &Resolved) -> BTreeMap<SecretRole
 
 fn template(
     owner: &Owner<'_>,
+    addresses: &BTreeMap<String, Vec<IpAddr>>,
     initdb: &Initdb,
     secrets: &BTreeMap<SecretRole, String>,
     findings: &mut Findings,
 ) -> InstanceSpec {
     let user = &owner.cluster.spec;
-    let configuration = configuration(owner);
+    let configuration = configuration(owner, addresses);
     let configuration_hash = hash(&configuration);
     let given = user.certificates.clone().unwrap_or_default();
     let name = |role: SecretRole| secrets.get(&role).cloned();
@@ -411,7 +421,7 @@ fn hash(configuration: &Configuration) -> String {
     digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn configuration(owner: &Owner<'_>) -> Configuration {
+fn configuration(owner: &Owner<'_>, addresses: &BTreeMap<String, Vec<IpAddr>>) -> Configuration {
     let user = &owner.cluster.spec;
     let postgresql = user.postgresql.clone().unwrap_or_default();
     let slots = user.replication_slots.clone().unwrap_or_default();
@@ -419,7 +429,8 @@ fn configuration(owner: &Owner<'_>) -> Configuration {
     let synchronous = synchronous(user);
     Configuration {
         parameters: postgresql.parameters.clone(),
-        pg_hba: postgresql.pg_hba.clone(),
+        pg_hba: pod_selectors::expand(user, addresses),
+        ldap: postgresql.ldap.clone(),
         pg_ident: postgresql.pg_ident.clone(),
         shared_preload_libraries: postgresql.shared_preload_libraries.clone(),
         enable_alter_system: postgresql.enable_alter_system.unwrap_or(false),

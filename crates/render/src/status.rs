@@ -58,6 +58,7 @@ pub fn render(
         selector: Some(selector(owner)),
         certificates: Some(certificates(resolved, world)),
         memory: Some(stored(plan, &before)),
+        pod_selector_refs: resolved.pod_addresses.clone(),
         pg_data_image_info: data_image(resolved, plan, &before),
         ..before.clone()
     };

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::link::KeeperLink;
 use crate::configuration::{self, Accepted, Rendered};
+use crate::ldap;
 use crate::options::AgentOptions;
 use crate::postgres::clone::Source;
 use crate::postgres::program::{self, Installation};
@@ -77,6 +78,8 @@ pub struct Context {
     pub configured: Arc<Mutex<Configured>>,
     /// The incarnation of the data directory.
     pub incarnation: Arc<Mutex<Option<String>>>,
+    /// The password with which users are searched by LDAP, once it was read.
+    pub ldap_password: Arc<Mutex<Option<String>>>,
     session: Arc<tokio::sync::Mutex<Option<Session>>>,
     /// Held while the files are written, so that an older text never takes the place of a newer.
     writing: Arc<tokio::sync::Mutex<()>>,
@@ -119,6 +122,7 @@ impl Context {
         known: watch::Receiver<Option<Arc<Known>>>,
     ) -> Self {
         let replication = Replication::load(&options.root).unwrap_or(Replication::Standby(None));
+        let ldap_password = Arc::new(Mutex::new(ldap::load(&options.root)));
         Self {
             options: Arc::new(options),
             identity,
@@ -130,6 +134,7 @@ impl Context {
             names_in_force: Arc::default(),
             configured: Arc::default(),
             incarnation: Arc::default(),
+            ldap_password,
             session: Arc::default(),
             writing: Arc::default(),
         }
@@ -316,6 +321,7 @@ impl Context {
         user: &Accepted,
     ) -> Result<Rendered, String> {
         let replication = self.replication();
+        let ldap_password = with(&self.ldap_password, |it| it.clone());
         let input = configuration::Input {
             options: &self.options,
             configuration: &user.configuration,
@@ -323,6 +329,7 @@ impl Context {
             major: installation.version.major,
             replication: &replication,
             application_name: &self.application_name(),
+            ldap_password: ldap_password.as_deref(),
         };
         configuration::render(&input, configuration::floor(directory).as_ref())
     }

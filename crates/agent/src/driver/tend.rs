@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Secret, SecretKeySelector};
 use kube::Api;
 use matriarch_api::causes::chain;
 use matriarch_api::instance::InstanceSpec;
@@ -20,6 +20,7 @@ use crate::access::Passwords;
 use crate::certificates::{self, Material};
 use crate::configuration::Accepted;
 use crate::keeper::message::{PostmasterSignal, Request};
+use crate::ldap;
 use crate::peers::client::Peers;
 use crate::peers::server::ServerTls;
 use crate::postgres::{initdb, server};
@@ -81,6 +82,9 @@ struct State {
     passwords_for: Option<(InstanceSpec, tokio::time::Instant)>,
     slots_at: Option<tokio::time::Instant>,
     tried: Option<Accepted>,
+    ldap_for: Option<(SecretKeySelector, tokio::time::Instant)>,
+    /// The files are out of date although the configuration is the same.
+    stale: bool,
 }
 
 fn due(last: Option<tokio::time::Instant>, period: Duration) -> bool {
@@ -135,6 +139,9 @@ impl Tender {
         }
         state.was_primary = primary;
         if primary && let Err(failed) = self.access(state, spec, &mut tended).await {
+            tended.failure = tended.failure.or(Some(failed));
+        }
+        if let Err(failed) = self.ldap(state, spec).await {
             tended.failure = tended.failure.or(Some(failed));
         }
         if running {
@@ -222,6 +229,34 @@ impl Tender {
         Ok(())
     }
 
+    /// Reads the password for LDAP anew where that is due.
+    async fn ldap(&self, state: &mut State, spec: &InstanceSpec) -> Result<(), Failed> {
+        use matriarch_api::reasons::failure;
+        let reference = ldap::reference(spec.configuration.ldap.as_ref());
+        let Some(reference) = reference else { return Ok(()) };
+        let fresh = state
+            .ldap_for
+            .as_ref()
+            .is_some_and(|(read, at)| read == reference && at.elapsed() < SECRETS_PERIOD);
+        if fresh {
+            return Ok(());
+        }
+        let api: Api<Secret> =
+            Api::namespaced(self.context.client.clone(), &self.context.options.namespace);
+        let password = ldap::read(&api, reference)
+            .await
+            .map_err(|error| Failed::new(failure::SECRET_MISSING, &error))?;
+        let known = Some(password.clone());
+        if with(&self.context.ldap_password, |it| *it != known) {
+            ldap::save(&self.context.options.root, &password)
+                .map_err(|error| Failed::new(failure::DISK_FULL, &error))?;
+            with(&self.context.ldap_password, |it| *it = known);
+            state.stale = true;
+        }
+        state.ldap_for = Some((reference.clone(), tokio::time::Instant::now()));
+        Ok(())
+    }
+
     /// Brings a changed configuration to the running server.
     async fn configuration(
         &self,
@@ -233,7 +268,8 @@ impl Tender {
         let wished = Accepted::of(spec);
         let loaded = seen.server.as_ref().map(|server| server.configuration.as_str());
         let differs = loaded.is_some_and(|loaded| loaded != wished.hash);
-        if differs && state.tried.as_ref() != Some(&wished) {
+        let stale = std::mem::take(&mut state.stale);
+        if stale || differs && state.tried.as_ref() != Some(&wished) {
             state.tried = Some(wished.clone());
             if let Err(failed) = operation::reload(&self.context).await {
                 tracing::warn!("{}", failed.message);

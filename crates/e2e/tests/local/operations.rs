@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use matriarch_api::{Cluster, Identity};
 use matriarch_e2e::local::{Machine, Writer, example};
@@ -193,6 +194,129 @@ async fn a_cluster_grows_shrinks_is_fenced_and_deleted() -> Result<()> {
         );
         sleep(Duration::from_millis(100)).await;
     }
+    let mut machine = world.machine;
+    machine.stop(PATIENCE).await
+}
+
+/// pg_hba.conf of every instance.
+fn rules(world: &World) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for volume in std::fs::read_dir(world.machine.state().join("volumes"))? {
+        let file = volume?.path().join("pgdata/pg_hba.conf");
+        found.extend(std::fs::read_to_string(file));
+    }
+    Ok(found)
+}
+
+/// Where the EndpointSlice of a Service of the user's leads to: address, port's name and number.
+async fn leads_to(world: &World, service: &str) -> Result<Option<(String, String, i32)>> {
+    let slices: Api<EndpointSlice> = Api::namespaced(world.client.clone(), NAMESPACE);
+    let Some(slice) = slices.get_opt(service).await? else { return Ok(None) };
+    let address = slice.endpoints.first().and_then(|it| it.addresses.first().cloned());
+    let port = slice.ports.iter().flatten().next();
+    let port = port.and_then(|port| Some((port.name.clone()?, port.port?)));
+    Ok(address.zip(port).map(|(address, (name, port))| (address, name, port)))
+}
+
+/// A Service of the user's leads to the primary, whoever that is.
+async fn follows(world: &World, service: &str) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let primary = world.machine.primary().await.map(|pod| pod.address);
+        let led = leads_to(world, service).await?;
+        let wanted = primary.ok().map(|address| (address, "sql".to_owned(), 5432));
+        if led.is_some() && led == wanted {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < PATIENCE, "{service} leads to {led:?}, not {wanted:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Services, pods in pg_hba and LDAP.
+fn services_and_rules() -> Value {
+    let search = json!({
+        "baseDN": "dc=example", "bindDN": "cn=pg,dc=example", "searchAttribute": "uid",
+        "bindPassword": {"name": "ldap", "key": "password"},
+    });
+    let template = json!({
+        "metadata": {"name": "lb"},
+        "spec": {"ports": [{"name": "sql", "port": 6432, "targetPort": 5432}]},
+    });
+    let selector = json!({"matchLabels": {"matriarch.dev/cluster": NAME}});
+    json!({
+        "podSelectorRefs": [{"name": "own", "selector": selector}],
+        "postgresql": {
+            "pg_hba": [
+                "hostssl app app all scram-sha-256",
+                "hostssl all reader ${podselector:own} scram-sha-256",
+            ],
+            "ldap": {"server": "127.0.0.1", "bindSearchAuth": search},
+        },
+        "managed": {"services": {
+            "additional": [{"selectorType": "rw", "serviceTemplate": template}],
+        }},
+    })
+}
+
+/// Waits until every instance has the rules; PostgreSQL has judged them before they stay.
+async fn rules_arrive(world: &World) -> Result<()> {
+    let addresses: Vec<String> =
+        world.machine.pods()?.into_values().map(|pod| pod.address).collect();
+    let ldap = r#"ldap ldapserver="127.0.0.1" ldapbasedn="dc=example" ldapbinddn="cn=pg,dc=example" ldapbindpasswd="s#1" ldapsearchattribute="uid""#;
+    let complete = |text: &String| {
+        let own = |address: &String| {
+            text.contains(&format!("hostssl all reader {address}/32 scram-sha-256"))
+        };
+        text.contains(ldap) && addresses.iter().all(own)
+    };
+    let begun = Instant::now();
+    while rules(world)?.iter().filter(|text| complete(text)).count() != 3 {
+        ensure!(begun.elapsed() < PATIENCE, "{:?}\n{}", rules(world)?, world.machine.printed());
+        sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn services_rules_and_images_follow_the_manifest() -> Result<()> {
+    let world = World::start("manifest", 17632).await?;
+    world.healthy(3).await?;
+    let secrets: Api<Secret> = Api::namespaced(world.client.clone(), NAMESPACE);
+    let secret = serde_json::from_value(json!({
+        "metadata": {"name": "ldap"}, "stringData": {"password": "s#1\n"},
+    }))?;
+    secrets.create(&PostParams::default(), &secret).await?;
+    world.change(json!({"spec": services_and_rules()})).await?;
+    rules_arrive(&world).await?;
+    let status = world.healthy(3).await?;
+    ensure!(!status.to_string().contains("ConfigurationRejected"), "{status:#}");
+
+    follows(&world, "lb").await?;
+    let writer = Writer::start(&world.machine.connection_string()?).await?;
+    let primary = world.primary().await?;
+    let pods = world.machine.pods()?;
+    let standby = pods.keys().find(|name| **name != primary).context("a standby")?;
+    let wish = json!({"status": {"targetPrimary": standby}});
+    let params = PatchParams::default();
+    world.clusters().patch_status(NAME, &params, &Patch::Merge(&wish)).await?;
+    world.status("a switchover", |status| status["currentPrimary"] == standby.as_str()).await?;
+    follows(&world, "lb").await?;
+    world.healthy(3).await?;
+
+    let image = "ghcr.io/cloudnative-pg/postgresql:15.99";
+    world.change(json!({"spec": {"imageName": image}})).await?;
+    world.status("the new image", |status| status["image"] == image).await?;
+    world.healthy(3).await?;
+    for pod in world.pods().list(&ListParams::default()).await?.items {
+        let spec = pod.spec.clone().context("a pod has a spec")?;
+        ensure!(spec.containers[0].image.as_deref() == Some(image), "{}", pod.name_any());
+    }
+    ensure!(world.primary().await? != *standby, "the primary was not the last");
+    follows(&world, "lb").await?;
+    let tally = writer.finish().await?;
+    println!("{tally:?}");
+    ensure!(tally.lost.is_empty(), "rows are lost: {:?}", tally.lost);
     let mut machine = world.machine;
     machine.stop(PATIENCE).await
 }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn problem(line: &str) -> HbaProblem {
-    let errors = render(&[line.to_owned()], Major::V17).unwrap_err();
+    let errors = render(&[line.to_owned()], None, Major::V17).unwrap_err();
     assert_eq!((errors.len(), errors[0].line), (1, 1));
     errors[0].problem.clone()
 }
@@ -19,7 +19,7 @@ fn ours_come_first_then_the_user_s_then_everybody_by_scram() {
     ];
     let lines = lines.map(str::to_owned);
     assert_eq!(
-        render(&lines, Major::V17).unwrap(),
+        render(&lines, None, Major::V17).unwrap(),
         "local all all peer map=local\n\
          hostssl postgres streaming_replica all cert\n\
          hostssl replication streaming_replica all cert\n\
@@ -93,15 +93,15 @@ fn what_postgresql_takes_is_taken() {
         "hostssl sameuser /^a.*$ samenet ldap ldapurl=\"ldap://x/dc=a?uid?sub\"",
         "hostssl all all samehost cert clientname=DN map=m # why not",
     ] {
-        assert!(render(&[line.to_owned()], Major::V17).is_ok(), "{line}");
+        assert!(render(&[line.to_owned()], None, Major::V17).is_ok(), "{line}");
     }
-    assert!(render(&["hostssl all all all oauth scope=x".to_owned()], Major::V18).is_ok());
+    assert!(render(&["hostssl all all all oauth scope=x".to_owned()], None, Major::V18).is_ok());
 }
 
 #[test]
 fn every_wrong_line_is_reported_with_its_number() {
     let lines = ["local all all peer", "x", "# y", "hostssl all all all trust"];
-    let errors = render(&lines.map(str::to_owned), Major::V15).unwrap_err();
+    let errors = render(&lines.map(str::to_owned), None, Major::V15).unwrap_err();
     assert_eq!(errors.iter().map(|error| error.line).collect::<Vec<_>>(), [2, 4]);
     assert_eq!(
         errors[1].to_string(),
@@ -114,7 +114,7 @@ proptest! {
     fn no_line_makes_the_check_panic_or_the_file_longer(
         text in "(?s)((local|host|hostssl|all|10.0.0.0/8|cert|trust|map=a|[ ,\"#\\\\\n]){1,2}){0,9}|(?s).{0,60}",
     ) {
-        if let Ok(file) = render(&[text], Major::V18) {
+        if let Ok(file) = render(&[text], None, Major::V18) {
             prop_assert!(file.lines().count() <= 5);
             prop_assert!(file.ends_with("\nhostssl all all all scram-sha-256\n"));
             let network = file.lines().filter(|line| line.starts_with("host"));

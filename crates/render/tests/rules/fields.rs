@@ -471,3 +471,89 @@ fn disabled_services_are_not_made() {
         assert!(objects.contains(&Object::ServiceReadWrite));
     });
 }
+
+#[test]
+fn pods_in_pg_hba_become_their_addresses_and_restart_nothing() {
+    let fields = json!({
+        "podSelectorRefs": [
+            {"name": "app", "selector": {"matchLabels": {"app": "a"}}},
+            {"name": "none", "selector": {"matchLabels": {"app": "b"}}},
+        ],
+        "postgresql": {"pg_hba": [
+            "hostssl app app ${podselector:app} scram-sha-256",
+            "hostssl app app ${podselector:none} scram-sha-256",
+            "hostssl all all 10.0.0.0/8 reject",
+        ]},
+    });
+    let read = |ips: &[&str]| {
+        let ips = ips.iter().filter_map(|ip| ip.parse().ok()).collect();
+        let pods = [("app".to_owned(), Seen::Known(ips)), ("none".to_owned(), Seen::Known(vec![]))];
+        References { pods: pods.into(), ..References::default() }
+    };
+    let lines = |references: &References, status: &Value| {
+        with_references(&fields, status, references, |owner, resolved| {
+            assert_eq!(findings(resolved), Vec::<String>::new());
+            let stamp = objects::pod::stamp(owner, resolved);
+            let template = &resolved.template;
+            (template.configuration.pg_hba.clone(), template.configuration_hash.clone(), stamp)
+        })
+    };
+    let (both, hash, stamp) = lines(&read(&["fd00::7", "10.1.1.1", "10.1.1.1"]), &json!({}));
+    assert_eq!(
+        both,
+        [
+            "hostssl app app 10.1.1.1/32 scram-sha-256",
+            "hostssl app app fd00::7/128 scram-sha-256",
+            "hostssl all all 10.0.0.0/8 reject",
+        ]
+    );
+    let (one, other_hash, same_stamp) = lines(&read(&["10.1.1.1"]), &json!({}));
+    assert_eq!(one.len(), 2);
+    assert_ne!(hash, other_hash, "PostgreSQL is to load the new rules");
+    assert_eq!(stamp, same_stamp);
+    // What cannot be read now is as it was.
+    let status = json!({"podSelectorRefs": [{"name": "app", "ips": ["10.1.1.9"]}]});
+    let (last, _, _) = lines(&References::default(), &status);
+    assert_eq!(last[0], "hostssl app app 10.1.1.9/32 scram-sha-256");
+}
+
+#[test]
+fn a_line_that_names_pods_names_an_entry() {
+    let said = |line: &str, file: &str| {
+        let fields = json!({
+            "podSelectorRefs": [{"name": "app", "selector": {}}], "postgresql": {file: [line]},
+        });
+        with(&fields, &json!({}), |_, resolved| findings(resolved))
+    };
+    let right = "hostssl all all ${podselector:app} scram-sha-256";
+    assert_eq!(said(right, "pg_hba"), Vec::<String>::new());
+    assert!(said("hostssl all all ${podselector:b} reject", "pg_hba")[0].contains("called \"b\""));
+    assert!(said("hostssl all all ${podselector:app reject", "pg_hba")[0].contains("brace"));
+    assert!(said("local ${podselector:app} x", "pg_ident")[0].contains("pg_hba only"));
+}
+
+#[test]
+fn ldap_goes_to_the_agents_which_may_read_the_password() {
+    let search = json!({
+        "baseDN": "dc=x", "bindDN": "cn=pg", "searchAttribute": "uid",
+        "bindPassword": {"name": "ldap", "key": "password"},
+    });
+    let fields = |ldap: Value| json!({"postgresql": {"ldap": ldap}});
+    let right = json!({"server": "ldap.example", "bindSearchAuth": search});
+    with(&fields(right), &json!({}), |_, resolved| {
+        assert_eq!(findings(resolved), Vec::<String>::new());
+        let ldap = resolved.template.configuration.ldap.as_ref().unwrap();
+        assert_eq!(ldap.server.as_deref(), Some("ldap.example"));
+        assert!(resolved.agent_secrets().contains(&"ldap".to_owned()));
+    });
+    let said = |ldap: Value| with(&fields(ldap), &json!({}), |_, it| findings(it));
+    assert!(said(json!({"server": "a"}))[0].contains("bindAsAuth and bindSearchAuth"));
+    assert!(said(json!({"bindAsAuth": {}}))[0].contains("ldap.server"));
+    let broken = json!({"server": "a", "bindAsAuth": {"prefix": "a\nlocal all all trust"}});
+    assert!(said(broken)[0].contains("line break"));
+    let both =
+        json!({"baseDN": "dc=x", "searchAttribute": "uid", "searchFilter": "(uid=$username)"});
+    assert!(
+        said(json!({"server": "a", "bindSearchAuth": both}))[0].contains("leave one of the two")
+    );
+}
