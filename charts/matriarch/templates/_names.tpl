@@ -6,6 +6,10 @@
 {{- get (dict "matriarch" "matriarch.dev" "cnpg" "cnpg.io" "edb" "k8s.enterprisedb.io") .Values.apiIdentity -}}
 {{- end -}}
 
+{{- define "matriarch.environmentPrefix" -}}
+{{- get (dict "matriarch" "MATRIARCH_" "cnpg" "CNPG_" "edb" "CNP_") .Values.apiIdentity -}}
+{{- end -}}
+
 {{- define "matriarch.leaderLease" -}}
 {{- get (dict "matriarch" "matriarch-operator" "cnpg" "db9c8771.cnpg.io" "edb" "db9c8771.k8s.enterprisedb.io") .Values.apiIdentity -}}
 {{- end -}}

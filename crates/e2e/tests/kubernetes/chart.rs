@@ -72,12 +72,38 @@ fn templates() -> Result<Vec<(String, String)>> {
         )?,
         template("service", &[install::service(options)], None)?,
     ];
-    for mut definition in install::definitions(options.identity)? {
+    templates.extend(definitions()?);
+    Ok(templates)
+}
+
+/// Made from those of CloudNativePG's identity, whose names are like no other words in them.
+fn definitions() -> Result<Vec<(String, String)>> {
+    let ours = install::definitions(Identity::Matriarch)?;
+    let mut templates = Vec::new();
+    for (mut definition, ours) in install::definitions(Identity::Cnpg)?.into_iter().zip(ours) {
         // Whoever removes the release keeps the Clusters.
         definition["metadata"]["annotations"] = json!({ "helm.sh/resource-policy": "keep" });
-        let name = definition["spec"]["names"]["plural"].as_str().unwrap_or_default().to_owned();
+        let names = &ours["spec"]["names"];
+        let short = &names["shortNames"];
+        if !short.is_null() {
+            definition["spec"]["names"]["shortNames"] = short.clone();
+        }
+        let name = names["plural"].as_str().unwrap_or_default();
         let condition = Some("if $.Values.crds.create");
-        templates.push(template(&format!("crd-{name}"), &[definition], condition)?);
+        let (file, mut text) = template(&format!("crd-{name}"), &[definition], condition)?;
+        let cnpg = Identity::Cnpg;
+        text = text.replace(cnpg.group(), "{{ include \"matriarch.group\" $ }}");
+        text = text
+            .replace(cnpg.environment_prefix(), "{{ include \"matriarch.environmentPrefix\" $ }}");
+        if let Some(word) = short[0].as_str() {
+            let list = format!("    shortNames:\n    - {word}\n");
+            ensure!(text.contains(&list), "{name}: the short name is not where it was");
+            let guarded = format!(
+                "    {{{{- if eq $.Values.apiIdentity \"matriarch\" }}}}\n{list}    {{{{- end }}}}\n"
+            );
+            text = text.replace(&list, &guarded);
+        }
+        templates.push((file, text));
     }
     Ok(templates)
 }
@@ -156,7 +182,7 @@ fn cases() -> Vec<Case> {
             name: "every choice",
             arguments: &[
                 "--set",
-                "replicas=3,image.repository=localhost/o,image.tag=7,postgresImage=localhost/p:1",
+                "replicas=3,image.repository=localhost/o,image.tag=v7,postgresImage=localhost/p:1",
                 "--set",
                 "clusterDomain=k.local,priorityClassName=high,serviceMonitor.create=true",
                 "--set",
@@ -164,7 +190,7 @@ fn cases() -> Vec<Case> {
             ],
             options: Options {
                 replicas: 3,
-                image: "localhost/o:7".to_owned(),
+                image: "localhost/o:v7".to_owned(),
                 postgres_image: Some("localhost/p:1".to_owned()),
                 cluster_domain: Some("k.local".to_owned()),
                 priority_class: Some("high".to_owned()),
