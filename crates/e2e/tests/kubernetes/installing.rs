@@ -564,7 +564,8 @@ async fn a_namespaced_operator_needs_its_roles_and_no_more() -> Result<()> {
     Ok(())
 }
 
-/// kubelet reports the end of the container that the Lease names: the operator frees the Lease.
+/// The pod of the primary goes, and kubelet reports the end of its container: the operator frees the
+/// Lease.
 async fn release_by_report(world: &Installation) -> Result<()> {
     let client = &world.client;
     world.agents.abort();
@@ -579,6 +580,8 @@ async fn release_by_report(world: &Installation) -> Result<()> {
         }],
     }});
     pods.patch_status("c-1", &PatchParams::default(), &Patch::Merge(&ended)).await?;
+    // Kubelet starts it again as long as the pod is to be there.
+    pods.delete("c-1", &DeleteParams::default()).await?;
     freed(client, TEAM).await
 }
 
