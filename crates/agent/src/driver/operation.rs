@@ -235,9 +235,10 @@ async fn follow(context: &Context, member: Option<&Member>) -> Result<(), Failed
         seen.is_ok_and(|found| match (&found.receiver, &source) {
             (None, _) => true,
             (Some(_), None) => false,
-            // The same address again is the same walsender's.
+            // PostgreSQL calls it by the name that it verifies, and whom it followed before it follows
+            // by another connection once the address is another.
             (Some(receiver), Some(source)) => {
-                receiver.host == source.host || Some(&receiver.host) != old.as_ref()
+                receiver.host == source.name || Some(&receiver.host) != old.as_ref()
             }
         })
     };
