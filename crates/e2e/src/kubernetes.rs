@@ -158,8 +158,8 @@ impl Namespace {
                 Err(error) => eprintln!("what it left cannot be collected: {error:#}"),
             }
         }
-        namespace.delete().await?;
-        outcome
+        let removed = namespace.delete().await;
+        outcome.and(removed)
     }
 
     async fn create(&self) -> Result<()> {
@@ -176,6 +176,16 @@ impl Namespace {
         if api.get_opt(&self.name).await?.is_none() {
             return Ok(());
         }
+        // A namespace with pods of a long grace is looked at again only after half of that: its pods
+        // go first.
+        let clusters: Api<Cluster> =
+            Api::namespaced_with(self.kubernetes.client.clone(), &self.name, &Identity::Matriarch);
+        clusters.delete_collection(&DeleteParams::background(), &ListParams::default()).await?;
+        let pods: Api<Pod> = self.objects();
+        until("the pods are gone", PATIENCE, async || {
+            Ok(pods.list(&ListParams::default()).await?.items.is_empty())
+        })
+        .await?;
         api.delete(&self.name, &DeleteParams::background()).await?;
         until("the namespace is gone", PATIENCE, async || {
             Ok(api.get_opt(&self.name).await?.is_none())

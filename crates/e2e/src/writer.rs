@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -35,6 +35,7 @@ const QUERY: Duration = Duration::from_secs(30);
 /// may stand in another network namespace.
 pub struct Writer {
     stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicUsize>,
     thread: Option<JoinHandle<anyhow::Result<Tally>>>,
 }
 
@@ -126,6 +127,8 @@ impl Writer {
         let stop = Arc::new(AtomicBool::new(false));
         let (ready, begun) = tokio::sync::oneshot::channel();
         let stopped = stop.clone();
+        let acknowledged = Arc::new(AtomicUsize::new(0));
+        let counter = acknowledged.clone();
         let thread = place.run(async move || {
             let first = match prepare(&target).await {
                 Ok(first) => first,
@@ -136,11 +139,26 @@ impl Writer {
                 }
             };
             let _ = ready.send(Ok(()));
-            let acknowledged = write(&target, &stopped, first).await?;
+            let acknowledged = write(&target, &stopped, &counter, first).await?;
             compare(&target, acknowledged).await
         });
         begun.await.context("the writer's thread cannot be started")??;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, acknowledged, thread: Some(thread) })
+    }
+
+    /// Waits until writes are acknowledged that were not before.
+    ///
+    /// # Errors
+    /// If none is within `limit`.
+    pub async fn goes_on(&self, limit: Duration) -> anyhow::Result<()> {
+        // Two: one may have been on its way.
+        let wanted = self.acknowledged.load(Ordering::Relaxed) + 2;
+        let begun = Instant::now();
+        while self.acknowledged.load(Ordering::Relaxed) < wanted {
+            anyhow::ensure!(begun.elapsed() < limit, "no write is acknowledged for {limit:?}");
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
     }
 
     /// Stops writing and compares what was acknowledged with what is there.
@@ -194,6 +212,7 @@ async fn compare(target: &Target, acknowledged: Vec<(i64, Instant)>) -> anyhow::
 async fn write(
     target: &Target,
     stop: &AtomicBool,
+    counter: &AtomicUsize,
     before: i64,
 ) -> anyhow::Result<Vec<(i64, Instant)>> {
     let mut acknowledged = Vec::new();
@@ -216,6 +235,7 @@ async fn write(
         let insert = connected.execute("insert into written values ($1)", &parameters);
         if let Ok(Ok(1)) = timeout(PATIENCE, insert).await {
             acknowledged.push((value, Instant::now()));
+            counter.fetch_add(1, Ordering::Relaxed);
             client = Some(connected);
             sleep(PERIOD).await;
         }

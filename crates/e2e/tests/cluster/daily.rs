@@ -11,6 +11,7 @@ use serde_json::json;
 
 /// Ends the client: nothing that it was told is gone.
 pub async fn nothing_lost(writer: Writer) -> Result<()> {
+    writer.goes_on(PATIENCE).await?;
     let tally = writer.finish().await?;
     println!(
         "{} writes acknowledged, {} lost, longest gap {:.2} s",

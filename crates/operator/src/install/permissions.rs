@@ -97,9 +97,10 @@ const fn row(group: Group, resource: &'static str, used: &'static [Verb]) -> Per
 }
 
 /// What it needs in each namespace that it serves.
-pub const SERVED: [Permission; 17] = [
+pub const SERVED: [Permission; 18] = [
     row(Group::Own, "clusters", &[Get, List, Watch]),
     row(Group::Own, "clusters/status", &[Update]),
+    row(Group::Own, "imagecatalogs", &[Get, List, Watch]),
     Permission { implied: &[Update], ..row(Group::Own, "clusters/finalizers", &[]) },
     Permission {
         implied: &[Get],
@@ -113,7 +114,7 @@ pub const SERVED: [Permission; 17] = [
     row(Group::Core, "persistentvolumeclaims", &[List, Watch, Create, Patch, Delete]),
     Permission { namespaced: &[List, Watch], ..row(Group::Core, "secrets", &[Get, Create, Patch]) },
     row(Group::Core, "configmaps", &[Get, List, Watch, Create, Patch]),
-    row(Group::Core, "services", &[Get, List, Watch, Create, Patch]),
+    row(Group::Core, "services", &[Get, List, Watch, Create, Patch, Delete]),
     row(Group::Core, "serviceaccounts", &[Get, List, Watch, Create, Patch]),
     row(Group::Events, "events", &[Create, Patch]),
     Permission {
@@ -122,7 +123,7 @@ pub const SERVED: [Permission; 17] = [
     },
     Permission {
         implied: &[Update],
-        ..row(Group::Discovery, "endpointslices", &[Get, List, Watch, Create, Patch])
+        ..row(Group::Discovery, "endpointslices", &[Get, List, Watch, Create, Patch, Delete])
     },
     row(Group::Policy, "poddisruptionbudgets", &[Get, List, Watch, Create, Patch, Delete]),
     row(Group::Rbac, "roles", &[Get, List, Watch, Create, Patch]),
@@ -130,7 +131,10 @@ pub const SERVED: [Permission; 17] = [
 ];
 
 /// What it needs of objects without a namespace. A namespaced install goes without.
-pub const CLUSTER_SCOPED: [Permission; 1] = [row(Group::Core, "nodes", &[Get])];
+pub const CLUSTER_SCOPED: [Permission; 2] = [
+    row(Group::Core, "nodes", &[Get]),
+    row(Group::Own, "clusterimagecatalogs", &[Get, List, Watch]),
+];
 
 /// The Lease of the election and the own pod, in the operator's namespace. `create` cannot be
 /// limited by name.
