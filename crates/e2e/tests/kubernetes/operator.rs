@@ -152,7 +152,7 @@ impl World {
 /// hands as directives ask.
 async fn play_agents(server: Option<ApiServer>, client: Client) {
     loop {
-        if let Err(error) = play_once(&client, NAMESPACE).await {
+        if let Err(error) = play_once(&client, client.default_namespace()).await {
             eprintln!("agents: {error:#}");
         }
         if let Some(server) = &server {
