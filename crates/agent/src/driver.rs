@@ -7,6 +7,7 @@ pub mod link;
 pub mod observe;
 pub mod operation;
 pub mod tend;
+pub mod upgrade;
 pub mod wal;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use matriarch_plan::protocol::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::Ended;
 use crate::endpoint::ReadWriteEndpoint;
 use crate::error::Error;
 use crate::health::{Health, ServerHealth};
@@ -43,6 +45,7 @@ use directive::directive;
 use link::News;
 use observe::Seen;
 use tend::Tended;
+use upgrade::Upgrade;
 
 /// How often a running PostgreSQL is looked at.
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
@@ -110,6 +113,7 @@ pub struct Driver {
     lease: mpsc::UnboundedSender<LeaseRequest>,
     outlets: Outlets,
     tended: watch::Receiver<Tended>,
+    upgrade: watch::Sender<Upgrade>,
     positions: Arc<Mutex<BTreeMap<String, Lsn>>>,
     operation: Option<(OperationId, JoinHandle<()>)>,
     last_service: Option<Action>,
@@ -154,6 +158,8 @@ pub struct Parts {
     pub outlets: Outlets,
     /// What is kept true beside the protocol.
     pub tended: watch::Receiver<Tended>,
+    /// How the upgrade of this agent stands.
+    pub upgrade: watch::Sender<Upgrade>,
     /// Positions of the other members, by name.
     pub positions: Arc<Mutex<BTreeMap<String, Lsn>>>,
 }
@@ -187,6 +193,7 @@ impl Driver {
             lease,
             outlets: parts.outlets,
             tended: parts.tended,
+            upgrade: parts.upgrade,
             positions: parts.positions,
             operation: None,
             last_service: None,
@@ -217,7 +224,7 @@ impl Driver {
         mut self,
         mut inputs: mpsc::UnboundedReceiver<Input>,
         terminating: bool,
-    ) -> Result<(), Error> {
+    ) -> Result<Ended, Error> {
         let mut known = self.context.known.clone();
         known.mark_changed();
         let mut looks = tokio::time::interval(LOOK_PERIOD);
@@ -254,7 +261,10 @@ impl Driver {
             self.publish();
             if self.may_leave() {
                 self.context.link.tell(Request::Leave);
-                return Ok(());
+                return Ok(Ended::Pod);
+            }
+            if self.exchanges() {
+                return Ok(Ended::Replaced);
             }
         }
     }
@@ -602,6 +612,7 @@ impl Driver {
             doing: self.doing,
             failure: self.failure.as_deref(),
             waiting: self.stall.look(&view, std::time::Instant::now()),
+            agent: self.upgrade.borrow().report.clone(),
         });
         let document = serde_json::json!({
             "instance": self.context.options.instance,

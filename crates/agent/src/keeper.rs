@@ -21,9 +21,12 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 
+use crate::binary::exchange::Files;
 use crate::container;
 use crate::root::Root;
-use matriarch_plan::protocol::{ContainerId, Keeper as RuleFive, KeeperCommand, KeeperEvent};
+use matriarch_plan::protocol::{
+    ContainerId, Keeper as RuleFive, KeeperCommand, KeeperEvent, Right,
+};
 use message::{BootTime, Ending, Notice, Request, SIZE};
 use processes::DirectoryId;
 use start_file::StartFile;
@@ -37,6 +40,14 @@ const AGENT_SILENCE: Duration = Duration::from_secs(60);
 const RESTART_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// An agent that lived so long is started again at once.
 const AGENT_SETTLED: Duration = Duration::from_secs(30);
+
+/// An agent whose program is on trial has so long to say its first word, and on a primary at most
+/// half of the time after which PostgreSQL would be stopped.
+const FIRST_WORD: Duration = Duration::from_secs(5);
+/// An agent whose program is on trial may die so often.
+const DEATHS_MAX: u32 = 3;
+/// Exit code of an agent that has put another program into its own place.
+pub const REPLACED: u8 = 10;
 
 /// The log's writer has so long to write down why the server ended, also on a disk that is busy.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -147,7 +158,16 @@ struct Agent {
     socket: UnixStream,
     started: BootTime,
     heard: BootTime,
+    /// How long it has for its first word, if its program is on trial.
+    first_word: Option<Duration>,
     partial: Vec<u8>,
+}
+
+impl Agent {
+    /// For how long it may say nothing.
+    fn patience(&self) -> Duration {
+        self.first_word.filter(|_| self.heard == self.started).unwrap_or(AGENT_SILENCE)
+    }
 }
 
 struct Keeper {
@@ -161,6 +181,8 @@ struct Keeper {
     /// When to start the agent, and how long to wait after its next early death.
     restart_at: BootTime,
     restart_wait: Duration,
+    /// Deaths of agents whose program is on trial.
+    deaths: u32,
     terminating: bool,
     leaving: bool,
     lock: Option<File>,
@@ -208,6 +230,7 @@ impl Keeper {
             agent: None,
             restart_at: BootTime::default(),
             restart_wait: RESTART_WAIT.0,
+            deaths: 0,
             terminating: false,
             leaving: false,
             lock: None,
@@ -264,8 +287,11 @@ impl Keeper {
     fn keep_agent(&mut self) {
         let now = BootTime::now();
         match &self.agent {
-            Some(agent) if now.since(agent.heard) > AGENT_SILENCE => {
+            Some(agent) if now.since(agent.heard) > agent.patience() => {
                 say("warning", "the agent is silent and is killed");
+                if agent.first_word.is_some() {
+                    self.deaths = DEATHS_MAX;
+                }
                 self.end_agent();
             }
             None if now >= self.restart_at => {
@@ -278,6 +304,7 @@ impl Keeper {
                 if let Err(error) = self.start_agent(now) {
                     say("error", &format!("cannot start the agent: {error}"));
                     self.restart_later(now);
+                    self.judge_program();
                 }
             }
             Some(_) | None => {}
@@ -302,8 +329,9 @@ impl Keeper {
             .spawn()?;
         let Some(pid) = pid_of(child.id()) else { return Err(ErrorKind::Other.into()) };
         self.lock_volume();
-        self.agent =
-            Some(Agent { pid, socket: own, started: now, heard: now, partial: Vec::new() });
+        let first_word = self.first_word(now);
+        let (started, heard, partial) = (now, now, Vec::new());
+        self.agent = Some(Agent { pid, socket: own, started, heard, first_word, partial });
         let running = self.postmaster.as_ref();
         self.tell(Notice::Hello {
             postmaster: running.map_or(0, |it| it.pid.as_raw_nonzero().get().unsigned_abs()),
@@ -312,6 +340,13 @@ impl Keeper {
             locked: self.lock.is_some(),
         });
         Ok(())
+    }
+
+    fn first_word(&self, now: BootTime) -> Option<Duration> {
+        let half = |right: Right| Duration::from_millis(right.quit_at().since(now.moment()).0) / 2;
+        let right = self.rule_five.right();
+        let limit = right.map_or(FIRST_WORD, |right| half(right).min(FIRST_WORD));
+        Files::new(&self.options.root).on_trial().then_some(limit)
     }
 
     fn end_agent(&mut self) {
@@ -453,13 +488,36 @@ impl Keeper {
 
     fn lose_agent(&mut self, agent: &Agent, status: WaitStatus) {
         let now = BootTime::now();
-        say("warning", &format!("the agent ended: {:?}", ending(status)));
+        let ending = ending(status);
+        if ending == Ending::Code(REPLACED) {
+            say("info", "another program takes the agent's place");
+            (self.restart_at, self.restart_wait, self.deaths) = (now, RESTART_WAIT.0, 0);
+            return;
+        }
+        say("warning", &format!("the agent ended: {ending:?}"));
         if now.since(agent.started) > AGENT_SETTLED {
             self.restart_wait = RESTART_WAIT.0;
         }
         self.restart_later(now);
+        self.judge_program();
         if self.terminating && self.postmaster.is_none() {
             self.leaving = true;
+        }
+    }
+
+    /// An agent died. A program on trial whose agents die again and again gives its place back to
+    /// the former one.
+    fn judge_program(&mut self) {
+        let files = Files::new(&self.options.root);
+        self.deaths = if files.on_trial() { self.deaths + 1 } else { 0 };
+        if self.deaths < DEATHS_MAX {
+            return;
+        }
+        self.deaths = 0;
+        self.restart_wait = RESTART_WAIT.0;
+        match files.go_back() {
+            Ok(_) => say("warning", "the new program fails: the former one takes its place"),
+            Err(error) => say("error", &format!("the former program cannot be put back: {error}")),
         }
     }
 

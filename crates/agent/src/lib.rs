@@ -6,6 +6,7 @@
 //! (`matriarch_plan::protocol`), configures PostgreSQL and reports.
 
 pub mod access;
+pub mod binary;
 pub mod certificates;
 pub mod configuration;
 pub mod container;
@@ -49,6 +50,16 @@ use driver::tend::{Tended, Tender};
 use driver::{Driver, Input, Outlets, Parts};
 use postgres::data;
 
+/// Why the agent has ended without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The pod ends.
+    Pod,
+    /// Another program has taken the place of its own: the keeper is to start it. To be told by the
+    /// exit code [`keeper::REPLACED`].
+    Replaced,
+}
+
 /// How long connecting to the Kubernetes API, and each write to it, may take, the Lease's apart.
 const API_LIMIT: Duration = Duration::from_secs(5);
 
@@ -57,7 +68,7 @@ const API_LIMIT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// If it cannot go on; the keeper then starts a new one.
-pub async fn run(options: AgentOptions) -> Result<(), Error> {
+pub async fn run(options: AgentOptions) -> Result<Ended, Error> {
     // A provider that is already installed is this one.
     let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     logs::begin(&options.root, &options.instance);
@@ -180,6 +191,8 @@ async fn prepare(
         source,
     })?;
     tokio::spawn(report::publish(context.clone(), reports));
+    let upgrade = watch::Sender::new(driver::upgrade::Upgrade::default());
+    tokio::spawn(driver::upgrade::follow(context.clone(), upgrade.clone()));
     tokio::spawn(driver::watch_for_hanging(context.clone(), seen_now.clone(), inputs.clone()));
     let tender = Tender {
         context: context.clone(),
@@ -192,5 +205,16 @@ async fn prepare(
     };
     tokio::spawn(tender.run());
     let outlets = Outlets { health, status, report, figures, seen, holder };
-    Ok(Parts { context, protocol, ledger, peers, endpoint, inputs, outlets, tended, positions })
+    Ok(Parts {
+        context,
+        protocol,
+        ledger,
+        peers,
+        endpoint,
+        inputs,
+        outlets,
+        tended,
+        upgrade,
+        positions,
+    })
 }

@@ -3,8 +3,8 @@
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use matriarch_api::instance::{
-    Address, Failure, InstanceRole, InstanceState, InstanceStatus, InstanceWaiting, KeptDirectory,
-    RequestOutcome,
+    Address, AgentReport, Failure, InstanceRole, InstanceState, InstanceStatus, InstanceWaiting,
+    KeptDirectory, RequestOutcome,
 };
 use matriarch_api::object::Instance;
 use matriarch_pg::control::StandbyFloor;
@@ -55,6 +55,8 @@ pub struct Sources<'a> {
     pub failure: Option<&'a str>,
     /// Why the protocol can do nothing of itself.
     pub waiting: Option<InstanceWaiting>,
+    /// What this agent runs from.
+    pub agent: AgentReport,
 }
 
 /// The report.
@@ -111,6 +113,7 @@ pub fn status(sources: &Sources<'_>) -> InstanceStatus {
         failure,
         waiting: sources.waiting.clone(),
         agent_version: matriarch_api::VERSION.to_owned(),
+        agent: sources.agent.clone(),
         kept_directories: kept(sources),
     }
 }
@@ -252,6 +255,11 @@ fn clear(document: &mut serde_json::Value, before: Option<&InstanceStatus>) {
     };
     for name in OPTIONAL {
         status.entry(name).or_insert(serde_json::Value::Null);
+    }
+    if let Some(agent) = status.get_mut("agent").and_then(serde_json::Value::as_object_mut) {
+        for name in ["sha256", "failure", "keeper"] {
+            agent.entry(name).or_insert(serde_json::Value::Null);
+        }
     }
     let versions = status.get_mut("secretVersions").and_then(serde_json::Value::as_object_mut);
     if let (Some(versions), Some(before)) = (versions, before) {

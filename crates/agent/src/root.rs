@@ -94,6 +94,24 @@ impl Root {
         self.run().join("postgres.start")
     }
 
+    /// The program that the keeper starts as agent.
+    #[must_use]
+    pub fn program(&self) -> PathBuf {
+        self.join(matriarch_api::names::BINARY.trim_start_matches('/'))
+    }
+
+    /// The file that this process runs from, whatever lies in its place now.
+    #[must_use]
+    pub fn own_program() -> PathBuf {
+        Self::processes().join("self/exe")
+    }
+
+    /// Note of a program that is not to be tried again.
+    #[must_use]
+    pub fn refused_binary(&self) -> PathBuf {
+        self.run().join("refused.json")
+    }
+
     /// Certificates that the agent wrote from the Secrets.
     #[must_use]
     pub fn certificates(&self) -> PathBuf {

@@ -23,11 +23,13 @@ pub enum ConditionType {
     FailoverProtected,
     /// PostgreSQL runs with the configuration of the spec.
     ConfigurationApplied,
+    /// All agents run from the operator's own binary.
+    AgentsUpToDate,
 }
 
 impl ConditionType {
     /// All types.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Ready,
         Self::Initialized,
         Self::ContinuousArchiving,
@@ -38,6 +40,7 @@ impl ConditionType {
         Self::SpecAccepted,
         Self::FailoverProtected,
         Self::ConfigurationApplied,
+        Self::AgentsUpToDate,
     ];
 
     /// The type as written.
@@ -53,6 +56,7 @@ impl ConditionType {
             Self::SpecAccepted => "SpecAccepted",
             Self::FailoverProtected => "FailoverProtected",
             Self::ConfigurationApplied => "ConfigurationApplied",
+            Self::AgentsUpToDate => "AgentsUpToDate",
         }
     }
 }
@@ -101,6 +105,12 @@ pub const CONFIGURATION_LOADED: &str = "Loaded";
 pub const CONFIGURATION_PENDING: &str = "Pending";
 /// `ConfigurationApplied` is false: PostgreSQL refused it; the message has its own words.
 pub const CONFIGURATION_REJECTED: &str = "Rejected";
+/// `AgentsUpToDate` is true.
+pub const AGENTS_CURRENT: &str = "Current";
+/// `AgentsUpToDate` is false: they are replaced one after the other.
+pub const AGENTS_UPGRADING: &str = "Upgrading";
+/// `AgentsUpToDate` is false: one was not replaced, and the others wait.
+pub const AGENT_FAILED: &str = "AgentFailed";
 
 #[cfg(test)]
 mod tests {

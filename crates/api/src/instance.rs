@@ -56,6 +56,28 @@ pub struct InstanceSpec {
     pub additional_endpoints: Vec<AdditionalEndpoints>,
     /// Level of the agent's log: error, warning, info, debug, trace.
     pub log_level: String,
+    /// The binary that the agent is to run from; absent: whatever it runs from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentBinary>,
+}
+
+/// A binary of this program, served by an operator. The agent takes it over in place: PostgreSQL
+/// runs on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AgentBinary {
+    /// Its version, for people.
+    pub version: String,
+    /// SHA-256 of the file, hexadecimal: what decides whether it is trusted.
+    pub sha256: String,
+    /// Length of the file in bytes.
+    pub bytes: u64,
+    /// For which processors, as Rust names them: `x86_64`, `aarch64`.
+    pub architecture: String,
+    /// Where it is served.
+    pub url: String,
+    /// SHA-256 of the server's certificate (DER), hexadecimal.
+    pub certificate_sha256: String,
 }
 
 /// The EndpointSlice of a Service of the user's that leads to the primary.
@@ -443,8 +465,39 @@ pub struct InstanceStatus {
     pub waiting: Option<InstanceWaiting>,
     /// Version of the agent.
     pub agent_version: String,
+    /// What the agent runs from.
+    pub agent: AgentReport,
     /// Directories moved aside that are still kept.
     pub kept_directories: Vec<KeptDirectory>,
+}
+
+/// What an agent runs from, and what keeps it from running from what it was told of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AgentReport {
+    /// SHA-256 of its file, hexadecimal; absent until it has been read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// It was put into place lately, and the former one is still kept.
+    pub trial: bool,
+    /// Why it does not run from the binary of the directive, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<AgentFailure>,
+    /// Why its keeper does not understand all of it, or it not all of its keeper, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keeper: Option<String>,
+}
+
+/// Why an agent does not run from a binary.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AgentFailure {
+    /// SHA-256 of that binary.
+    pub sha256: String,
+    /// PascalCase, from the list in `api::reasons`.
+    pub reason: String,
+    /// For a person: what is wrong, and what to do.
+    pub message: String,
 }
 
 /// Where an instance can be reached.

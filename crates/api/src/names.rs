@@ -15,6 +15,12 @@ pub const POSTGRES_CONTAINER: &str = "postgres";
 
 /// The program in a pod, where the init container puts it.
 pub const BINARY: &str = "/controller/matriarch";
+/// Ending of a program that was fetched to take the agent's place.
+pub const BINARY_NEXT: &str = "next";
+/// Ending of the agent's former program.
+pub const BINARY_PREVIOUS: &str = "previous";
+/// Ending of a program that was taken back.
+pub const BINARY_FAILED: &str = "failed";
 
 /// Name of the init container that copies our binary.
 pub const BOOTSTRAP_CONTAINER: &str = "bootstrap-controller";

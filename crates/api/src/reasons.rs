@@ -16,6 +16,8 @@ pub mod event {
     pub const SWITCHOVER: &str = "Switchover";
     /// An instance is being replaced in a rollout.
     pub const UPGRADING_INSTANCE: &str = "UpgradingInstance";
+    /// An agent is being replaced while PostgreSQL runs on.
+    pub const UPGRADING_AGENT: &str = "UpgradingAgent";
     /// PostgreSQL is being restarted.
     pub const RESTARTING: &str = "ReStarting";
     /// A volume is made larger.
@@ -58,6 +60,8 @@ pub mod warning {
     pub const NO_SCALE_DOWN: &str = "NoScaleDown";
     /// An instance reports a failure.
     pub const INSTANCE_FAILED: &str = "InstanceFailed";
+    /// An agent does not run from the binary that it was told of.
+    pub const AGENT_NOT_UPGRADED: &str = "AgentNotUpgraded";
     /// The safety check held back an action.
     pub const ACTION_HELD_BACK: &str = "ActionHeldBack";
     /// A ServiceAccount that the user names is not there.
@@ -124,6 +128,23 @@ pub mod failure {
         VOLUME_IN_USE,
         UNSUPPORTED_PLATFORM,
     ];
+}
+
+/// Why an agent does not run from the binary that it was told of:
+/// `Instance.status.agent.failure.reason`.
+pub mod binary {
+    /// It is for other processors.
+    pub const OTHER_ARCHITECTURE: &str = "BinaryOfAnotherArchitecture";
+    /// It cannot be fetched; tried again.
+    pub const NOT_FETCHED: &str = "BinaryNotFetched";
+    /// What came is not what the directive names; tried again.
+    pub const WRONG_CONTENT: &str = "BinaryHasWrongContent";
+    /// There is no room for it; tried again.
+    pub const NOT_STORED: &str = "BinaryNotStored";
+    /// It does not run in this container.
+    pub const DOES_NOT_RUN: &str = "BinaryDoesNotRun";
+    /// The agent that ran from it died again and again, or said nothing.
+    pub const DIED: &str = "AgentDied";
 }
 
 /// Why an agent can do nothing of itself: `Instance.status.waiting.reason`.

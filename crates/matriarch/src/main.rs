@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use matriarch_agent::{AgentOptions, KeeperOptions};
+use matriarch_agent::{AgentOptions, Ended, KeeperOptions};
 use matriarch_local::proxy::Pace;
 use matriarch_local::up::{self, UpOptions, verbs};
 
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         tracing::debug!("a provider of cryptography was installed already");
     }
     match run(verb) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => complain(&error),
     }
 }
@@ -48,18 +48,30 @@ fn complain(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn run(verb: Verb) -> anyhow::Result<()> {
+fn run(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
-        Verb::Keeper => Ok(()),
+        Verb::Agent { verb: None } => agent(),
+        other => carry_out(other).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn agent() -> anyhow::Result<ExitCode> {
+    let options = AgentOptions::from_environment()?;
+    // Its operations hold borrowed closures across waits and stay on this thread.
+    let local = tokio::task::LocalSet::new();
+    Ok(match local.block_on(&single_thread()?, matriarch_agent::run(options))? {
+        Ended::Pod => ExitCode::SUCCESS,
+        Ended::Replaced => ExitCode::from(matriarch_agent::keeper::REPLACED),
+    })
+}
+
+fn carry_out(verb: Verb) -> anyhow::Result<()> {
+    match verb {
         Verb::Agent { verb: Some(AgentVerb::Status { json: _ }) } => {
             Ok(matriarch_agent::status::print()?)
         }
-        Verb::Agent { verb: None } => {
-            let options = AgentOptions::from_environment()?;
-            // Its operations hold borrowed closures across waits and stay on this thread.
-            let local = tokio::task::LocalSet::new();
-            Ok(local.block_on(&single_thread()?, matriarch_agent::run(options))?)
-        }
+        // Both have been dealt with.
+        Verb::Keeper | Verb::Agent { verb: None } => Ok(()),
         Verb::Operator(arguments) => single_thread()?.block_on(operator::run(arguments)),
         Verb::Bootstrap { destination } => bootstrap(&destination),
         Verb::Local { verb } => local(verb),

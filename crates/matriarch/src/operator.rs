@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::Context;
 use clap::Args;
 use matriarch_api::Identity;
-use matriarch_operator::{LeaderOptions, Options, Setup};
+use matriarch_operator::{AgentOptions, LeaderOptions, Options, Setup};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How the operator runs.
@@ -36,12 +36,41 @@ pub struct OperatorArguments {
     /// The Kubernetes cluster's DNS domain.
     #[arg(long, value_name = "DOMAIN", default_value_t = Setup::default().cluster_domain)]
     cluster_domain: String,
+    /// How agents get this program.
+    #[command(flatten)]
+    upgrades: AgentUpgrades,
     /// Name of the own pod, which the downward API gives.
     #[arg(long, env = "POD_NAME", hide = true)]
     pod_name: Option<String>,
     /// Its namespace.
     #[arg(long, env = "NAMESPACE", hide = true)]
     pod_namespace: Option<String>,
+}
+
+/// How the agents of running databases get the operator's own program.
+#[derive(Debug, Args)]
+struct AgentUpgrades {
+    /// Where agents reach this operator, for example
+    /// https://matriarch-operator.matriarch-system.svc:8443; without it agents are upgraded
+    /// only when their pods are made anew.
+    #[arg(long, env = "MATRIARCH_AGENT_URL", value_name = "URL")]
+    agent_url: Option<String>,
+    /// Where this operator listens for them.
+    #[arg(
+        long,
+        env = "MATRIARCH_AGENT_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "0.0.0.0:8443"
+    )]
+    agent_listen: SocketAddr,
+}
+
+impl AgentUpgrades {
+    /// None if agents are not upgraded in place.
+    fn options(self, namespace: Option<String>) -> Option<AgentOptions> {
+        let listen = self.agent_listen;
+        self.agent_url.map(|url| AgentOptions { url, listen, namespace })
+    }
 }
 
 fn name(text: &str) -> Result<String, &'static str> {
@@ -87,6 +116,7 @@ pub async fn run(arguments: OperatorArguments) -> anyhow::Result<()> {
         namespaces: arguments.watch_namespace,
         leader,
         metrics: arguments.metrics_address,
+        agents: arguments.upgrades.options(arguments.pod_namespace),
         ..Options::default()
     };
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;

@@ -169,6 +169,10 @@ impl Executor<'_> {
             Action::LabelPod { instance, guard, role } => {
                 self.label(what, instance, guard, *role).await
             }
+            Action::SetBootstrapImage { instance, guard } => {
+                let patch = objects::pod::bootstrap_image(owner, guard);
+                self.patch(what, &self.pods(), instance.as_str(), &Patch::Strategic(&patch)).await
+            }
             Action::DeletePod { instance, guard } => {
                 self.delete(what, &self.pods(), instance.as_str(), guard).await
             }
@@ -248,9 +252,19 @@ impl Executor<'_> {
         name: &str,
         patch: &Value,
     ) -> Result<(), Error> {
+        self.patch(what, api, name, &Patch::Merge(patch)).await
+    }
+
+    async fn patch(
+        &self,
+        what: &str,
+        api: &Api<DynamicObject>,
+        name: &str,
+        patch: &Patch<&Value>,
+    ) -> Result<(), Error> {
         let params =
             PatchParams { field_manager: Some(self.manager().to_owned()), ..Default::default() };
-        match api.patch(name, &params, &Patch::Merge(patch)).await {
+        match api.patch(name, &params, patch).await {
             Ok(_) => Ok(()),
             Err(source) => Err(refused(what, source)),
         }

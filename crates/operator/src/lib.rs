@@ -11,6 +11,7 @@ use std::time::Duration;
 use kube::Client;
 use matriarch_api::Identity;
 
+pub mod agents;
 pub mod gather;
 pub mod install;
 pub mod pki;
@@ -27,6 +28,7 @@ mod record;
 mod serve;
 mod watch;
 
+pub use agents::AgentOptions;
 pub use matriarch_render::Setup;
 pub use own_image::own_image;
 
@@ -52,13 +54,16 @@ pub struct Options {
     pub watch_secrets: bool,
     /// How long certificates last.
     pub lifetimes: pki::Lifetimes,
+    /// How agents get this process's own program; absent: they are not upgraded in place.
+    pub agents: Option<AgentOptions>,
     /// Every cluster is looked at at least so often, watched or not (Secrets are not).
     pub resync: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        let Setup { identity, operator_image, postgres_image, cluster_domain } = Setup::default();
+        let Setup { identity, operator_image, postgres_image, cluster_domain, .. } =
+            Setup::default();
         Self {
             identity,
             operator_image,
@@ -69,6 +74,7 @@ impl Default for Options {
             metrics: None,
             watch_secrets: true,
             lifetimes: pki::Lifetimes::default(),
+            agents: None,
             resync: Duration::from_secs(600),
         }
     }
@@ -82,6 +88,8 @@ impl Options {
             operator_image: self.operator_image.clone(),
             postgres_image: self.postgres_image.clone(),
             cluster_domain: self.cluster_domain.clone(),
+            agent: None,
+            agents_wait: false,
         }
     }
 }
@@ -107,6 +115,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The own program cannot be served to agents.
+    #[error("cannot serve this program to agents")]
+    Agents(#[source] agents::Error),
     /// Another process became the leader; this one must end, so that two never act.
     #[error("the leader's Lease was lost")]
     LeadershipLost,
@@ -132,15 +143,27 @@ pub async fn run(
         }
         None => None,
     };
-    let outcome = match &options.leader {
+    // Every replica serves it, whoever leads: the Service leads to any of them.
+    let offer = match &options.agents {
+        Some(agents) => tokio::select! {
+            offer = agents::serve(client.clone(), options.identity, agents.clone()) => {
+                Some(offer.map_err(Error::Agents)?)
+            }
+            () = shutdown.wait() => None,
+        },
+        None => None,
+    };
+    let work = Work { client, options, offer, metrics };
+    let outcome = match &work.options.leader {
         None => {
-            metrics.leader(true);
-            watch::run(client, &options, metrics.clone(), shutdown.clone()).await;
+            work.metrics.leader(true);
+            watch::run(&work, shutdown.clone()).await;
             Ok(())
         }
         Some(leader) => {
-            let lease = leader::Candidate::new(client.clone(), options.identity, leader);
-            lead(client, &options, lease, metrics.clone(), shutdown.clone()).await
+            let (client, identity) = (work.client.clone(), work.options.identity);
+            let lease = leader::Candidate::new(client, identity, leader);
+            lead(&work, lease, shutdown.clone()).await
         }
     };
     shutdown.begin();
@@ -152,21 +175,28 @@ pub async fn run(
     outcome
 }
 
-async fn lead(
+/// What the one that leads works with.
+pub(crate) struct Work {
     client: Client,
-    options: &Options,
-    mut lease: leader::Candidate,
+    options: Options,
+    /// The own program, where agents get it.
+    offer: Option<agents::Offer>,
     metrics: metrics::Metrics,
+}
+
+async fn lead(
+    work: &Work,
+    mut lease: leader::Candidate,
     shutdown: watch::Shutdown,
 ) -> Result<(), Error> {
+    let metrics = &work.metrics;
     tokio::select! {
         () = lease.acquire() => {}
         () = shutdown.wait() => return Ok(()),
     }
     metrics.leader(true);
-    let work = watch::run(client, options, metrics.clone(), shutdown.clone());
     let outcome = tokio::select! {
-        () = work => Ok(()),
+        () = watch::run(work, shutdown.clone()) => Ok(()),
         () = lease.keep() => Err(Error::LeadershipLost),
     };
     metrics.leader(false);

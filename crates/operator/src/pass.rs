@@ -1,6 +1,6 @@
 //! One pass of one cluster: read, observe, plan, lint, record, execute.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,15 +15,19 @@ use matriarch_render::setup::{Owner, Setup};
 use matriarch_render::status::{self, Outcome};
 use matriarch_render::{Objects, observe, resolve, story};
 
-use crate::Options;
+use crate::agents::Offer;
 use crate::ended::Ended;
 use crate::execute::Executor;
 use crate::gather;
 use crate::metrics::{Metrics, PassOutcome};
 use crate::record::{self, Written};
+use crate::{Options, Work};
 
 /// How soon to look again after something was done of which no watch tells (Secrets).
 const AFTER_ACTION: Duration = Duration::from_millis(500);
+/// In so many clusters at once an agent is replaced: what a new operator breaks it breaks in few, and
+/// its port and the nodes' disks are not asked for everything at once.
+const UPGRADING_MAX: usize = 8;
 /// How soon to try again what was refused.
 const AFTER_FAILURE: Duration = Duration::from_secs(3);
 /// How soon to look again after somebody else was faster.
@@ -33,7 +37,9 @@ const AFTER_RACE: Duration = Duration::from_millis(100);
 pub struct Passes {
     client: Client,
     options: Options,
-    setup: Setup,
+    offer: Option<Offer>,
+    /// Clusters in which an agent is being replaced.
+    upgrading: Mutex<BTreeSet<String>>,
     metrics: Metrics,
     recorder: Recorder,
     /// What failed in the last pass, by cluster: shown in status until it succeeds.
@@ -57,16 +63,38 @@ pub enum Error {
 
 impl Passes {
     /// Nothing has been done yet.
-    pub fn new(
-        client: Client,
-        options: Options,
-        metrics: Metrics,
-        recorder: Recorder,
-        ended: Ended,
-    ) -> Self {
-        let setup = options.setup();
-        let (failed, versions) = (Mutex::new(BTreeMap::new()), Mutex::new(BTreeMap::new()));
-        Self { client, options, setup, metrics, recorder, failed, ended, versions }
+    pub fn new(work: &Work, recorder: Recorder, ended: Ended) -> Self {
+        Self {
+            client: work.client.clone(),
+            options: work.options.clone(),
+            offer: work.offer.clone(),
+            upgrading: Mutex::default(),
+            metrics: work.metrics.clone(),
+            recorder,
+            failed: Mutex::default(),
+            ended,
+            versions: Mutex::default(),
+        }
+    }
+
+    /// What objects depend on now, for this cluster.
+    fn setup(&self, key: &str) -> Setup {
+        let upgrading = self.upgrading.lock().unwrap_or_else(PoisonError::into_inner);
+        Setup {
+            agent: self.offer.as_ref().map(Offer::binary),
+            agents_wait: upgrading.len() >= UPGRADING_MAX && !upgrading.contains(key),
+            ..self.options.setup()
+        }
+    }
+
+    /// Takes note of whether an agent of this cluster is being replaced.
+    fn count(&self, key: &str, plan: &Plan) {
+        let mut upgrading = self.upgrading.lock().unwrap_or_else(PoisonError::into_inner);
+        if plan.replaces_agents() {
+            upgrading.insert(key.to_owned());
+        } else {
+            upgrading.remove(key);
+        }
     }
 
     /// One pass.
@@ -85,8 +113,8 @@ impl Passes {
     }
 
     async fn pass(&self, cached: &Cluster) -> Result<(PassOutcome, Next), Error> {
-        let setup = &self.setup;
         let key = format!("{}/{}", cached.namespace(), cached.name());
+        let setup = &self.setup(&key);
         let api = Api::<Cluster>::namespaced_with(
             self.client.clone(),
             cached.namespace(),
@@ -112,6 +140,7 @@ impl Passes {
         resolved.note_versions(&objects.secrets);
         let world = observe(&owner, &resolved, &objects);
         let plan = plan(&world);
+        self.count(&key, &plan);
         let findings = lint(&world, &plan);
         for finding in &findings {
             self.metrics.held_back();
@@ -216,6 +245,7 @@ impl Passes {
     }
 
     fn forget(&self, key: &str) {
+        self.upgrading.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         self.versions.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         self.remember(key, Vec::new());
         self.metrics.forget(key);

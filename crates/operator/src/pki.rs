@@ -136,6 +136,25 @@ pub fn sign(
     Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
+/// Makes a certificate that nobody signed, for a server whose clients know it by its hash. It does
+/// not end within the life of the installation, because nobody looks at its end.
+///
+/// # Errors
+/// If there is no randomness, or the name cannot stand in a certificate.
+pub fn make_server(name: &str, now_ms: i64) -> Result<Pair, Error> {
+    const LIFE: Duration = Duration::from_secs(20 * 365 * 86_400);
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(Error::Generate)?;
+    let mut params = CertificateParams::default();
+    // A common name has 64 letters at most; the whole name stands among the alternative ones.
+    params.distinguished_name.push(DnType::CommonName, "matriarch-agent-server");
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.subject_alt_names.push(alternative(name)?);
+    validity(&mut params, now_ms, LIFE);
+    let certificate = params.self_signed(&key).map_err(Error::Sign)?;
+    Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
+}
+
 fn alternative(name: &str) -> Result<SanType, Error> {
     if let Ok(address) = name.parse() {
         return Ok(SanType::IpAddress(address));

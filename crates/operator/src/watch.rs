@@ -28,10 +28,9 @@ use matriarch_api::{Cluster, ClusterImageCatalog, Identity, ImageCatalog, Instan
 use matriarch_render::references::CatalogName;
 use tokio::sync::watch;
 
-use crate::Options;
 use crate::ended::Ended;
-use crate::metrics::Metrics;
 use crate::pass::{Passes, after_error};
+use crate::{Options, Work};
 
 /// Tells all parts to end.
 #[derive(Clone)]
@@ -79,12 +78,13 @@ pub fn places(options: &Options) -> Vec<Option<String>> {
 }
 
 /// Watches and passes until shut down; passes under way are finished.
-pub async fn run(client: Client, options: &Options, metrics: Metrics, shutdown: Shutdown) {
+pub(crate) async fn run(work: &Work, shutdown: Shutdown) {
+    let (client, options) = (work.client.clone(), &work.options);
     let identity = options.identity;
     let reporter = Reporter { controller: identity.operator_name().to_owned(), instance: None };
     let recorder = Recorder::new(client.clone(), reporter);
     let ended = Ended::default();
-    let passes = Passes::new(client.clone(), options.clone(), metrics, recorder, ended.clone());
+    let passes = Passes::new(work, recorder, ended.clone());
     let passes = Arc::new(passes);
     let controllers = places(options).into_iter().map(|namespace| {
         let source = Source {

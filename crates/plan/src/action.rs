@@ -5,9 +5,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::binary::AgentBinary;
 use crate::memory::Memory;
 use crate::protocol::LeaseRecord;
-use crate::report::Report;
+use crate::report::{Report, Step, Wait};
 use crate::world::{Identity, InstanceName, Object, PodRole, SecretRole, ServicePart};
 
 /// The outcome of one pass of planning.
@@ -22,6 +23,19 @@ pub struct Plan {
     pub report: Report,
     /// When to look again without an event, and why.
     pub wake: Option<Wake>,
+}
+
+impl Plan {
+    /// An agent is being replaced, or is to be by this plan.
+    pub fn replaces_agents(&self) -> bool {
+        let steps = self.report.steps.iter();
+        steps.filter(|step| step.step == Step::Agents).any(|step| {
+            // One that does not serve is not waited for by other clusters.
+            let waits =
+                |wait: &Wait| matches!(wait, Wait::Agent(name) if self.report.ready.contains(name));
+            !step.did.is_empty() || step.waits.iter().any(waits)
+        })
+    }
 }
 
 /// Actions that do not depend on each other. The next stage starts only if all of them succeeded.
@@ -61,6 +75,9 @@ pub struct Directive {
     /// Restart PostgreSQL in place: id of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart: Option<String>,
+    /// The binary that its agent is to run from; absent: whatever it runs from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentBinary>,
 }
 
 /// Which volume of an instance.
@@ -195,6 +212,14 @@ pub enum Action {
         /// The label.
         role: PodRole,
     },
+    /// Have the init container bring the operator's own binary when the pod's containers are made
+    /// anew. The pod lives on.
+    SetBootstrapImage {
+        /// Whose pod.
+        instance: InstanceName,
+        /// As it was seen.
+        guard: Identity,
+    },
     /// Delete a pod, gracefully: its volumes stay.
     DeletePod {
         /// Whose.
@@ -250,6 +275,7 @@ impl Action {
             | Self::RemoveService { .. }
             | Self::AdoptPod { .. }
             | Self::LabelPod { .. }
+            | Self::SetBootstrapImage { .. }
             | Self::DeleteInstance { .. } => false,
         }
     }
@@ -280,6 +306,9 @@ impl fmt::Display for Action {
             Self::RemoveService { name, part, .. } => write!(f, "remove {part:?} {name}"),
             Self::AdoptPod { instance, .. } => write!(f, "adopt pod {instance}"),
             Self::LabelPod { instance, role, .. } => write!(f, "label pod {instance} {role:?}"),
+            Self::SetBootstrapImage { instance, .. } => {
+                write!(f, "set the init container's image of pod {instance}")
+            }
             Self::DeletePod { instance, .. } => write!(f, "delete pod {instance}"),
             Self::DeleteVolume { instance, volume, .. } => {
                 write!(f, "delete the {volume:?} volume of {instance}")

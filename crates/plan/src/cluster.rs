@@ -4,8 +4,8 @@ use crate::action::Plan;
 use crate::report::{Activity, Block, Step, StepReport};
 use crate::spec::Wanted;
 use crate::steps::{
-    Draft, View, access, bootstrap, directives, failover, hibernation, labels, managed_services,
-    members, pods, rollout, services, storage, switchover,
+    Draft, View, access, agents, bootstrap, directives, failover, hibernation, labels,
+    managed_services, members, pods, rollout, services, storage, switchover,
 };
 use crate::world::World;
 
@@ -58,6 +58,7 @@ pub fn plan(world: &World) -> Plan {
     failover::step(&view, &mut draft);
     switchover::step(&view, &mut draft);
     rollout::step(&view, &mut draft);
+    agents::step(&view, &mut draft);
     directives::step(&view, &mut draft);
     labels::step(world, &mut draft);
     draft.finish(world)

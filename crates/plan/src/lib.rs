@@ -5,6 +5,7 @@
 //! invariants and not from the planner; a plan with a finding is not executed.
 
 pub mod action;
+pub mod binary;
 pub mod cluster;
 pub mod lint;
 pub mod memory;
@@ -12,14 +13,17 @@ pub mod protocol;
 pub mod report;
 pub mod seen;
 pub mod spec;
+pub mod stamp;
 pub mod steps;
 pub mod world;
 
 pub use action::{Action, Directive, Plan, Stage, Wake};
+pub use binary::{AgentBinary, AgentFacts, BinaryFailure};
 pub use cluster::plan;
 pub use lint::{Finding, lint};
 pub use memory::Memory;
 pub use report::Report;
 pub use seen::Seen;
 pub use spec::{Spec, Wanted};
+pub use stamp::PodStamp;
 pub use world::{InstanceName, World};

@@ -39,6 +39,7 @@ pub fn lint(world: &World, plan: &Plan) -> Vec<Finding> {
     check_bounds(world, plan, &actions, &mut findings);
     check_memory(world, plan, &mut findings);
     check_directives(plan, &actions, &mut findings);
+    check_agents(world, plan, &actions, &mut findings);
     findings.0
 }
 
@@ -64,7 +65,7 @@ fn matches<T>(seen: &Seen<T>, guard: &Identity, identity: impl Fn(&T) -> &Identi
 fn check_action(world: &World, plan: &Plan, action: &Action, findings: &mut Findings) {
     let says = || format!("the plan would {action}");
     match action {
-        Action::DeletePod { instance, guard } => {
+        Action::DeletePod { instance, guard } | Action::SetBootstrapImage { instance, guard } => {
             let found = world.instances.get(instance);
             let same = found.is_some_and(|i| matches(&i.pod, guard, |pod| &pod.identity));
             findings.require(same, "I20", says);
@@ -321,5 +322,38 @@ fn check_directives(plan: &Plan, actions: &[&Action], findings: &mut Findings) {
     });
     findings.require(switchovers <= 1, "one at a time", || {
         format!("{switchovers} instances are asked to hand over")
+    });
+}
+
+/// One agent at a time is told of another binary than the one it runs from, and the holder's only
+/// when nobody else is left.
+fn check_agents(world: &World, plan: &Plan, actions: &[&Action], findings: &mut Findings) {
+    let runs = |name: &InstanceName, sha256: &str| {
+        let said = world.instances.get(name).and_then(|it| it.report.known());
+        said.is_some_and(|said| said.agent.sha256.as_deref() == Some(sha256))
+    };
+    let before = |name: &InstanceName| {
+        let facts = world.instances.get(name)?.directive.known()?;
+        facts.directive.agent.as_ref().map(|agent| agent.sha256.as_str())
+    };
+    let mut told = 0;
+    for action in actions {
+        if let Action::Direct { instance, directive } = action
+            && let Some(agent) = &directive.agent
+            && before(instance) != Some(agent.sha256.as_str())
+            && !runs(instance, &agent.sha256)
+        {
+            told += 1;
+            let last = world.holder() != Some(instance)
+                || plan.memory.members.iter().all(|(name, member)| {
+                    name == instance || member.leaving || runs(name, &agent.sha256)
+                });
+            findings.require(last, "the primary last", || {
+                format!("the plan would replace the agent of the primary {instance} before others")
+            });
+        }
+    }
+    findings.require(told <= 1, "one at a time", || {
+        format!("the plan would replace {told} agents at once")
     });
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::binary::BinaryFailure;
 use crate::memory::SwitchoverReason;
 use crate::spec::{ImageProblem, SpecFinding};
 use crate::world::{InstanceName, Kind, SecretRole, Stall};
@@ -39,6 +40,8 @@ pub enum Activity {
     CreatingReplica,
     /// A change of parameters is being carried out.
     ApplyingConfiguration,
+    /// Agents are being replaced while PostgreSQL runs on.
+    UpgradingAgents,
     /// Pods are being replaced.
     Upgrading,
     /// The primary restarts and stays primary.
@@ -88,6 +91,8 @@ pub enum Step {
     Switchover,
     /// Restarts and replacements, one by one.
     Rollout,
+    /// The agents' binaries.
+    Agents,
     /// What agents are told.
     Directives,
     /// Role labels.
@@ -144,6 +149,8 @@ pub enum Did {
     DeleteVolumes(InstanceName),
     /// PostgreSQL is restarted in place: why.
     Restart(InstanceName, String),
+    /// An agent is told to run from a binary: its version.
+    UpgradeAgent(InstanceName, String),
     /// A switchover was asked for.
     StartSwitchover {
         /// From whom.
@@ -201,6 +208,10 @@ pub enum Wait {
     Configuration(BTreeSet<InstanceName>),
     /// PostgreSQL of an instance to restart.
     Restart(InstanceName),
+    /// An agent to run from the binary that it was told of.
+    Agent(InstanceName),
+    /// Agents of other clusters to be replaced first.
+    Turn,
     /// The Lease to be handed over.
     Handover {
         /// From whom.
@@ -298,6 +309,13 @@ pub enum Block {
         to: Option<InstanceName>,
         /// Why not.
         why: String,
+    },
+    /// An agent does not run from the binary that it was told of: no other is told of it.
+    Agent {
+        /// Whose.
+        instance: InstanceName,
+        /// Why not.
+        failure: BinaryFailure,
     },
     /// A restart was done and parameters wait for one still.
     StillPending {

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::action::VolumeRole;
+use crate::binary::AgentBinary;
+use crate::stamp::PodStamp;
 use crate::world::{InstanceName, Object, SecretRole};
 
 /// The outcome of resolving the user's spec.
@@ -50,8 +52,8 @@ pub struct Spec {
     pub hibernated: bool,
     /// The user asked the operator to keep its hands off (`reconciliationLoop: disabled`).
     pub paused: bool,
-    /// Hash over what a pod made now would be, apart from its names.
-    pub pod_stamp: String,
+    /// What a pod made now would be made from.
+    pub pod_stamp: PodStamp,
     /// Hash over the configuration that the directives carry.
     pub configuration_hash: String,
     /// The user's last wish for a rolling restart, an opaque string.
@@ -60,6 +62,12 @@ pub struct Spec {
     pub update_strategy: UpdateStrategy,
     /// How the primary is updated.
     pub update_method: UpdateMethod,
+    /// The binary that all agents are to run from; absent: they go on with theirs.
+    #[serde(default)]
+    pub agent: Option<AgentBinary>,
+    /// No further agent is to be told of it now: enough of other clusters are.
+    #[serde(default)]
+    pub agents_wait: bool,
     /// How long a switchover may take, in milliseconds.
     pub switchover_ms: i64,
     /// Where each Secret comes from.

@@ -6,11 +6,13 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::action::Directive;
+use crate::binary::AgentFacts;
 use crate::memory::Memory;
 use crate::protocol::proof::NodeEvidence;
 use crate::protocol::{ContainerId, PodUid};
 use crate::seen::Seen;
 use crate::spec::Wanted;
+use crate::stamp::PodStamp;
 
 /// Name of an instance, of its pod and of its data volume's claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -197,6 +199,8 @@ pub struct Report {
     pub term: u64,
     /// Secret → version in use.
     pub secret_versions: BTreeMap<String, String>,
+    /// What its agent runs from.
+    pub agent: AgentFacts,
 }
 
 /// Why an agent can do nothing of itself.
@@ -270,13 +274,15 @@ pub struct Pod {
     /// Its container runs.
     pub running: bool,
     /// What it was made from (`Spec::pod_stamp` of then).
-    pub stamp: String,
+    pub stamp: PodStamp,
     /// `Spec::restarted_at` of when it was made.
     pub restarted_at: Option<String>,
     /// Its role label.
     pub role: Option<PodRole>,
     /// Labels, annotations and owner that it should have and has not.
     pub conforms: bool,
+    /// Its init container brings the binary of this operator.
+    pub brings_own_binary: bool,
     /// The Node that it is bound to.
     pub node: Option<String>,
     /// Why it is not scheduled or not started, in Kubernetes' words.

@@ -10,6 +10,7 @@ pub mod observe;
 pub mod references;
 pub mod resolve;
 pub mod setup;
+pub mod stamp;
 pub mod status;
 pub mod story;
 

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use matriarch_api::annotations::{Annotation, RESTARTED_AT};
-use matriarch_api::instance::{InstanceRole, InstanceState};
+use matriarch_api::instance::{AgentReport, InstanceRole, InstanceState};
 use matriarch_api::labels::{self, Label};
 use matriarch_api::{Instance as InstanceObject, names, phases};
 use matriarch_plan::action::VolumeRole;
@@ -19,7 +19,7 @@ use matriarch_plan::world::{
     NodeFacts, Object, ObjectFacts, Outcome, Pod, PodRole, Report, Role, SecretFacts, SecretRole,
     ServicePart, Stall, State, Volume,
 };
-use matriarch_plan::{InstanceName, Memory, Seen, World};
+use matriarch_plan::{AgentFacts, BinaryFailure, InstanceName, Memory, Seen, World};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -388,6 +388,7 @@ fn report(object: &InstanceObject, pod: &Seen<Pod>) -> Seen<Report> {
         timeline: status.timeline,
         term: status.term.unwrap_or_default(),
         secret_versions: status.secret_versions.clone(),
+        agent: agent(&status.agent),
     };
     match pod {
         Seen::Known(pod) if status.pod_uid.as_deref() == Some(pod.identity.uid.as_str()) => {
@@ -396,6 +397,18 @@ fn report(object: &InstanceObject, pod: &Seen<Pod>) -> Seen<Report> {
         Seen::Known(_) | Seen::Stale(_) | Seen::Absent | Seen::Unknown { .. } => {
             Seen::Stale(report)
         }
+    }
+}
+
+fn agent(said: &AgentReport) -> AgentFacts {
+    AgentFacts {
+        sha256: said.sha256.clone(),
+        trial: said.trial,
+        failure: said.failure.as_ref().map(|failure| BinaryFailure {
+            sha256: failure.sha256.clone(),
+            reason: failure.reason.clone(),
+            message: failure.message.clone(),
+        }),
     }
 }
 
@@ -421,7 +434,9 @@ fn pod(owner: &Owner<'_>, resolved: &Resolved, object: &PodObject) -> Pod {
         running: container
             .and_then(|container| container.state.as_ref())
             .is_some_and(|state| state.running.is_some()),
-        stamp: annotation(&owner.annotation(Annotation::Hash)).unwrap_or_default(),
+        stamp: annotation(&owner.annotation(Annotation::Hash))
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default(),
         restarted_at: annotation(RESTARTED_AT),
         role: match label(&owner.label(Label::InstanceRole)) {
             Some(labels::ROLE_PRIMARY) => Some(PodRole::Primary),
@@ -429,6 +444,7 @@ fn pod(owner: &Owner<'_>, resolved: &Resolved, object: &PodObject) -> Pod {
             Some(_) | None => None,
         },
         conforms: metadata_conforms(&wanted, metadata),
+        brings_own_binary: brings(owner, object),
         node: object.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         trouble: container.and_then(waiting).or_else(|| {
             let scheduled = condition("PodScheduled").filter(|found| found.status == "False")?;
@@ -436,6 +452,13 @@ fn pod(owner: &Owner<'_>, resolved: &Resolved, object: &PodObject) -> Pod {
         }),
         address: status.pod_ip.filter(|address| !address.is_empty()),
     }
+}
+
+/// Its init container has the operator's own image.
+fn brings(owner: &Owner<'_>, object: &PodObject) -> bool {
+    let containers = object.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    let mut own = containers.filter(|container| container.name == names::BOOTSTRAP_CONTAINER);
+    own.any(|container| container.image.as_ref() == Some(&owner.setup.operator_image))
 }
 
 /// Containers of a pod whose end kubelet reports: by the keeper's own id, which kubelet reads from

@@ -262,6 +262,8 @@ fn planner_spec(owner: &Owner<'_>, resolved: &Resolved, fenced: Fenced, hibernat
             Some(PrimaryUpdateMethod::Restart) => UpdateMethod::Restart,
             Some(PrimaryUpdateMethod::Switchover) | None => UpdateMethod::Switchover,
         },
+        agent: owner.setup.agent.clone(),
+        agents_wait: owner.setup.agents_wait,
         switchover_ms: i64::try_from(resolved.template.delays.switchover_seconds)
             .unwrap_or(i64::MAX)
             .saturating_mul(1_000),

@@ -1,6 +1,7 @@
 //! What the operator was started with.
 
 use matriarch_api::Identity;
+use matriarch_plan::AgentBinary;
 use serde_json::{Map, Value, json};
 
 use matriarch_api::annotations::Annotation;
@@ -19,6 +20,10 @@ pub struct Setup {
     pub postgres_image: String,
     /// The Kubernetes cluster's DNS domain.
     pub cluster_domain: String,
+    /// The operator's own binary, where it is served to agents.
+    pub agent: Option<AgentBinary>,
+    /// No further agent of this cluster is to be told of it now: enough of other clusters are.
+    pub agents_wait: bool,
 }
 
 impl Default for Setup {
@@ -28,6 +33,8 @@ impl Default for Setup {
             operator_image: format!("ghcr.io/matriarch/matriarch:{}", matriarch_api::VERSION),
             postgres_image: "ghcr.io/cloudnative-pg/postgresql:18".to_owned(),
             cluster_domain: "cluster.local".to_owned(),
+            agent: None,
+            agents_wait: false,
         }
     }
 }

@@ -141,8 +141,13 @@ fn phase(resolved: &Resolved, report: &Report, outcome: &Outcome) -> (Phase, Opt
             if reason == matriarch_api::reasons::failure::DISK_FULL)
     });
     let no_image = resolved.image_problem.is_some();
+    let other_processor = report.steps.iter().flat_map(|step| &step.blocked).any(|block| {
+        matches!(block, Block::Agent { failure, .. }
+            if failure.reason == matriarch_api::reasons::binary::OTHER_ARCHITECTURE)
+    });
     let phase = match report.activity {
         Activity::Healthy | Activity::InvalidSpec if no_image => Phase::ImageCatalogError,
+        Activity::Healthy if other_processor => Phase::ArchitectureBinaryMissing,
         Activity::Healthy | Activity::Paused | Activity::Deleting => Phase::Healthy,
         Activity::WaitingForInstances | Activity::CreatingReplica if disk_full => {
             Phase::NotEnoughDiskSpace
@@ -150,6 +155,7 @@ fn phase(resolved: &Resolved, report: &Report, outcome: &Outcome) -> (Phase, Opt
         Activity::WaitingForInstances => Phase::WaitingForInstances,
         Activity::CreatingReplica => Phase::CreatingReplica,
         Activity::ApplyingConfiguration => Phase::ApplyingConfiguration,
+        Activity::UpgradingAgents => Phase::OnlineUpgrading,
         Activity::Upgrading => Phase::Upgrading,
         Activity::RestartingPrimary => Phase::InplacePrimaryRestart,
         Activity::WaitingForUser => Phase::WaitingForUser,
@@ -329,6 +335,7 @@ fn wanted_conditions(
     wishes.push(system_id(world, report));
     wishes.push(protected(instances, report));
     wishes.extend(hibernation(owner, world, plan));
+    wishes.extend(agents(resolved, world, report));
     if let Some(finding) = outcome.findings.first() {
         wishes.push(Wish {
             kind: PLANNER_BUG.to_owned(),
@@ -445,6 +452,32 @@ fn protected(instances: usize, report: &Report) -> Wish {
     } else {
         wish(kind, false, conditions::NO_FIT_SUCCESSOR, "no standby streams".to_owned())
     }
+}
+
+/// None where the operator serves no binary.
+fn agents(resolved: &Resolved, world: &World, report: &Report) -> Option<Wish> {
+    let wanted = resolved.spec()?.agent.as_ref()?;
+    let kind = ConditionType::AgentsUpToDate;
+    let mut failed = Vec::new();
+    let mut behind = Vec::new();
+    for name in &report.members {
+        let said = world.instances.get(name).and_then(|instance| instance.report.known());
+        match said.map(|said| (said.agent.runs(wanted), said.agent.failure_of(wanted))) {
+            Some((true, _)) => {}
+            Some((false, Some(failure))) => {
+                failed.push(format!("{name}: {}: {}", failure.reason, failure.message));
+            }
+            Some((false, None)) | None => behind.push(name.as_str().to_owned()),
+        }
+    }
+    Some(if !failed.is_empty() {
+        wish(kind, false, conditions::AGENT_FAILED, failed.join("; "))
+    } else if behind.is_empty() {
+        wish(kind, true, conditions::AGENTS_CURRENT, format!("version {}", wanted.version))
+    } else {
+        let message = format!("not yet version {}: {}", wanted.version, behind.join(", "));
+        wish(kind, false, conditions::AGENTS_UPGRADING, message)
+    })
 }
 
 fn merge_conditions(

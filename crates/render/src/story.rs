@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use matriarch_api::cluster::{BlockedBy, HumanOption};
 use matriarch_api::reasons::{blocked, event, warning};
-use matriarch_plan::InstanceName;
 use matriarch_plan::memory::SwitchoverReason;
 use matriarch_plan::report::{Block, Did, Report, Wait};
 use matriarch_plan::spec::ImageProblem;
 use matriarch_plan::world::SecretRole;
+use matriarch_plan::{BinaryFailure, InstanceName};
 
 /// An event to be written about the Cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,30 +75,17 @@ fn did(did: &Did) -> Option<Event> {
             let note = format!("Restarting PostgreSQL of {name}: {why}");
             about(name, event::RESTARTING, "Restart", note)
         }
-        Did::StartSwitchover { from, to, reason } => {
-            let to = to.as_ref().map_or("the best standby", InstanceName::as_str);
-            let why = match reason {
-                SwitchoverReason::User => "as asked for",
-                SwitchoverReason::Rollout => "to update the primary",
-                SwitchoverReason::Volume => "because the primary's volume was deleted",
-            };
-            let note = format!("Switching over from {from} to {to}, {why}");
-            about(from, event::SWITCHING_OVER, "Switchover", note)
+        Did::UpgradeAgent(name, version) => {
+            let note =
+                format!("Replacing the agent of {name} by version {version}; PostgreSQL runs on");
+            about(name, event::UPGRADING_AGENT, "UpgradeAgent", note)
         }
+        Did::StartSwitchover { from, to, reason } => switching_over(from, to.as_ref(), *reason),
         Did::EndSwitchover { primary } => {
             let note = format!("{primary} is the primary now");
             about(primary, event::SWITCHOVER, "Switchover", note)
         }
-        Did::AbandonSwitchover { to, why } => {
-            let named = to.as_ref().map_or("a standby", InstanceName::as_str);
-            Event {
-                warning: true,
-                reason: warning::ACTION_HELD_BACK,
-                action: "Switchover",
-                note: format!("The switchover to {named} was given up: {why}"),
-                related: to.as_ref().and_then(instance),
-            }
-        }
+        Did::AbandonSwitchover { to, why } => given_up(to.as_ref(), why),
         Did::SeePrimary { before, now } => about(
             now,
             event::FAILOVER_TARGET,
@@ -116,6 +103,32 @@ fn did(did: &Did) -> Option<Event> {
             normal(event::RECREATED, renewal(*role), note)
         }
     })
+}
+
+fn switching_over(
+    from: &InstanceName,
+    to: Option<&InstanceName>,
+    reason: SwitchoverReason,
+) -> Event {
+    let to = to.map_or("the best standby", InstanceName::as_str);
+    let why = match reason {
+        SwitchoverReason::User => "as asked for",
+        SwitchoverReason::Rollout => "to update the primary",
+        SwitchoverReason::Volume => "because the primary's volume was deleted",
+    };
+    let note = format!("Switching over from {from} to {to}, {why}");
+    about(from, event::SWITCHING_OVER, "Switchover", note)
+}
+
+fn given_up(to: Option<&InstanceName>, why: &str) -> Event {
+    let named = to.map_or("a standby", InstanceName::as_str);
+    Event {
+        warning: true,
+        reason: warning::ACTION_HELD_BACK,
+        action: "Switchover",
+        note: format!("The switchover to {named} was given up: {why}"),
+        related: to.and_then(instance),
+    }
 }
 
 /// One word for each, so that none is counted as a repetition of another.
@@ -162,6 +175,7 @@ pub fn warnings(report: &Report) -> Vec<Event> {
                 },
                 Block::Configuration { .. } => warning::CONFIGURATION_REJECTED,
                 Block::Failed { .. } => warning::INSTANCE_FAILED,
+                Block::Agent { .. } => warning::AGENT_NOT_UPGRADED,
                 Block::LastCopy(_) | Block::StillPending { .. } | Block::NothingLeft => {
                     warning::ACTION_HELD_BACK
                 }
@@ -235,6 +249,7 @@ fn block_entry(block: &Block) -> BlockedBy {
         Block::Failed { instance: name, reason, message } => {
             entry(reason, instance(name), format!("{name}: {message}"))
         }
+        Block::Agent { instance: name, failure } => not_replaced(name, failure),
         Block::Stalled { instance: name, stall } => {
             entry(&stall.reason, instance(name), format!("{name}: {}", stall.message))
         }
@@ -249,11 +264,7 @@ fn block_entry(block: &Block) -> BlockedBy {
                 "The volume of {name} was deleted, and it may be the best copy of the data; it is kept in use"
             ),
         ),
-        Block::NoSuccessor { to, why } => {
-            let named = to.as_ref().map_or("a standby", InstanceName::as_str);
-            let message = format!("No switchover to {named}: {why}");
-            entry(blocked::OPERATION_IN_PROGRESS, to.as_ref().and_then(instance), message)
-        }
+        Block::NoSuccessor { to, why } => no_successor(to.as_ref(), why),
         Block::StillPending { instance: name, parameters } => entry(
             matriarch_api::conditions::CONFIGURATION_PENDING,
             instance(name),
@@ -281,10 +292,23 @@ fn block_entry(block: &Block) -> BlockedBy {
     }
 }
 
+fn no_successor(to: Option<&InstanceName>, why: &str) -> BlockedBy {
+    let named = to.map_or("a standby", InstanceName::as_str);
+    let message = format!("No switchover to {named}: {why}");
+    entry(blocked::OPERATION_IN_PROGRESS, to.and_then(instance), message)
+}
+
 fn not_grown(name: &InstanceName, why: &str) -> BlockedBy {
     let object = Some(format!("PersistentVolumeClaim/{name}"));
     let message = format!("A volume of {name} does not become larger: {why}");
     entry(blocked::VOLUME_NOT_GROWN, object, message)
+}
+
+fn not_replaced(name: &InstanceName, failure: &BinaryFailure) -> BlockedBy {
+    let why = &failure.message;
+    let message =
+        format!("The agent of {name} is not replaced, and no other is until it is: {why}");
+    entry(&failure.reason, instance(name), message)
 }
 
 fn list<'a>(names: impl IntoIterator<Item = &'a InstanceName>) -> String {
@@ -339,6 +363,14 @@ fn wait_entry(wait: &Wait) -> BlockedBy {
             go_on(names, format!("The configuration is not loaded yet by {}", list(names)))
         }
         Wait::Restart(name) => goes_on(name, format!("PostgreSQL of {name} restarts")),
+        Wait::Agent(name) => {
+            goes_on(name, format!("The agent of {name} has yet to run from the operator's binary"))
+        }
+        Wait::Turn => entry(
+            blocked::OPERATION_IN_PROGRESS,
+            None,
+            "The agents are replaced once those of other clusters have been".to_owned(),
+        ),
         Wait::Handover { from, to, message } => {
             let to = to.as_ref().map_or("the best standby", InstanceName::as_str);
             let tail = if message.is_empty() { String::new() } else { format!(": {message}") };
@@ -426,6 +458,7 @@ fn offers(cluster: &str, block: &Block) -> Vec<HumanOption> {
         Block::Spec(_)
         | Block::Configuration { .. }
         | Block::Failed { .. }
+        | Block::Agent { .. }
         | Block::Pod { .. }
         | Block::NoSuccessor { .. }
         | Block::Blind { .. } => Vec::new(),

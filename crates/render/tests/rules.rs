@@ -220,6 +220,116 @@ fn a_new_operator_image_restarts_no_database() {
     assert_eq!(stamp("a:1"), stamp("a:2"));
 }
 
+/// Every field of the spec was thought about: does a change of it make another pod?
+#[test]
+fn every_field_that_shapes_pods_is_compared_and_no_other() {
+    const SHAPELESS: &[&str] = &[
+        "description",
+        "inheritedMetadata",
+        // What comes out of these two is compared as `image`.
+        "imageName",
+        "imageCatalogRef",
+        "instances",
+        "minSyncReplicas",
+        "maxSyncReplicas",
+        "postgresql",
+        "podSelectorRefs",
+        "replicationSlots",
+        "bootstrap",
+        "replica",
+        "superuserSecret",
+        "enableSuperuserAccess",
+        "certificates",
+        "storage",
+        "serviceAccountTemplate",
+        "smartShutdownTimeout",
+        "switchoverDelay",
+        "failoverDelay",
+        "failover",
+        "primaryUpdateStrategy",
+        "primaryUpdateMethod",
+        "primaryLease",
+        "backup",
+        "nodeMaintenanceWindow",
+        "monitoring",
+        "externalClusters",
+        "logLevel",
+        "managed",
+        "enablePDB",
+        "plugins",
+    ];
+    let crd = matriarch_api::crd::json(matriarch_api::identity::Kind::Cluster, Default::default());
+    let versions = &crd.unwrap()["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let fields = versions["properties"]["spec"]["properties"].as_object().unwrap().clone();
+    let shapes = matriarch_render::stamp::SHAPES;
+    for field in fields.keys() {
+        let (shapes, not) = (shapes.contains(&&**field), SHAPELESS.contains(&&**field));
+        assert!(shapes != not, "{field}: does a change of it make another pod?");
+    }
+    for field in shapes.iter().filter(|field| **field != "image") {
+        assert!(fields.contains_key(*field), "{field} is no field of the spec");
+    }
+}
+
+/// A default of the schema stands in every object, whoever wrote it: a new one, or another one, of a
+/// field that shapes pods would be taken for the user's wish and restart a fleet.
+#[test]
+fn fields_that_shape_pods_have_no_other_defaults_than_they_always_had() {
+    fn defaults(schema: &Value, path: &str, found: &mut BTreeMap<String, Value>) {
+        let Some(fields) = schema.as_object() else { return };
+        if let Some(default) = fields.get("default") {
+            found.insert(path.to_owned(), default.clone());
+        }
+        for (name, below) in
+            fields.get("properties").and_then(Value::as_object).into_iter().flatten()
+        {
+            defaults(below, &format!("{path}.{name}"), found);
+        }
+        if let Some(items) = fields.get("items") {
+            defaults(items, &format!("{path}[]"), found);
+        }
+    }
+    let crd = matriarch_api::crd::json(matriarch_api::identity::Kind::Cluster, Default::default());
+    let schema = &crd.unwrap()["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let fields = &schema["properties"]["spec"]["properties"];
+    let mut found = BTreeMap::new();
+    for field in matriarch_render::stamp::SHAPES {
+        defaults(&fields[field], field, &mut found);
+    }
+    assert_eq!(found, BTreeMap::from([("startDelay".to_owned(), json!(3600))]));
+}
+
+#[test]
+fn a_default_of_another_operator_restarts_no_database() {
+    let mut cluster = small();
+    cluster.spec.image_name = None;
+    let first = Setup { postgres_image: "postgres:17".to_owned(), ..Setup::default() };
+    // The image is remembered once there is data.
+    let owner = Owner { setup: &first, cluster: &cluster };
+    let resolved = resolve(&owner, &References::default());
+    assert_eq!(resolved.image, "postgres:17");
+    let memory = matriarch_plan::Memory {
+        initialized: true,
+        members: [(InstanceName("c-1".to_owned()), Default::default())].into(),
+        ..Default::default()
+    };
+    let mut world = observe(&owner, &resolved, &nothing_read());
+    world.memory = memory;
+    let planned = plan(&world);
+    let status = status::render(&owner, &resolved, &world, &planned, &Outcome::default());
+    cluster.status = Some(status);
+    let second = Setup { postgres_image: "postgres:18".to_owned(), ..Setup::default() };
+    let owner = Owner { setup: &second, cluster: &cluster };
+    assert_eq!(resolve(&owner, &References::default()).image, "postgres:17");
+    cluster.spec.image_name = Some("postgres:17.9".to_owned());
+    let owner = Owner { setup: &second, cluster: &cluster };
+    assert_eq!(
+        resolve(&owner, &References::default()).image,
+        "postgres:17.9",
+        "what the user says goes before"
+    );
+}
+
 #[test]
 fn a_role_names_what_it_allows_and_no_verb_on_pods_but_get() {
     let setup = Setup::default();
@@ -315,7 +425,11 @@ fn what_was_made_is_seen_as_it_should_be() {
     for (name, instance) in &world.instances {
         assert!(instance.directive.known().unwrap().conforms, "{name}");
         assert!(instance.pod.known().unwrap().conforms, "{name}");
-        assert_eq!(instance.pod.known().unwrap().stamp, resolved.spec().unwrap().pod_stamp);
+        let (wanted, made) =
+            (&resolved.spec().unwrap().pod_stamp, &instance.pod.known().unwrap().stamp);
+        assert_eq!(wanted.pod, made.pod);
+        assert!(wanted.changed_since(made).is_empty());
+        assert!(instance.pod.known().unwrap().brings_own_binary);
     }
     assert_eq!(world.memory, planned.memory);
     assert_eq!(world.memory.bootstrap_primary, Some(InstanceName("c-1".to_owned())));

@@ -9,8 +9,9 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Api;
 use kube::api::PartialObjectMeta;
 use matriarch_api::{Cluster, Instance, names};
-use matriarch_plan::Seen;
 use matriarch_plan::world::{Certificate, Identity, SecretFacts, SecretRole};
+use matriarch_plan::{AgentBinary, Seen};
+use matriarch_render::objects::instance::directive;
 use matriarch_render::observe::{is_going, memory};
 use matriarch_render::setup::{Owner, Setup};
 use matriarch_render::{Objects, References, Resolved, resolve};
@@ -41,6 +42,8 @@ pub async fn read(
         matriarch_operator::gather::read_without_secrets(&session.client, &owner, now_ms).await;
     let mut assumed = Vec::new();
     let setup = setup(session, objects.pods.as_deref().unwrap_or_default(), &mut assumed);
+    let agent = offer(objects.instances.as_deref().unwrap_or_default());
+    let setup = Setup { agent, ..setup };
     let owner = Owner { setup: &setup, cluster: changed };
     let references = matriarch_operator::gather::read_references(&session.client, &owner).await;
     let resolved = resolve(&owner, &references);
@@ -55,8 +58,7 @@ pub async fn read(
     Gathered { setup, objects: Objects { secrets, references, ..objects }, assumed }
 }
 
-/// The operator's image is that of the pods' init container: with another one every pod would seem
-/// to be due for replacement.
+/// The operator's image is that of the pods' init container.
 fn setup(session: &Session, pods: &[Pod], assumed: &mut Vec<String>) -> Setup {
     let setup = Setup { identity: session.identity, ..Setup::default() };
     let images = pods.iter().filter_map(|pod| {
@@ -66,12 +68,17 @@ fn setup(session: &Session, pods: &[Pod], assumed: &mut Vec<String>) -> Setup {
     });
     let images: std::collections::BTreeSet<String> = images.collect();
     if images.len() > 1 {
-        assumed.push("the pods' init containers have different images: the operator is being updated, and pods may be replaced for that reason too".to_owned());
+        assumed.push("the pods' init containers have different images: agents are being upgraded, and the last image is taken for the operator's".to_owned());
     }
     match images.into_iter().next_back() {
         Some(operator_image) => Setup { operator_image, ..setup },
         None => setup,
     }
+}
+
+/// What the operator offers to agents: what it has told some of them.
+fn offer(instances: &[Instance]) -> Option<AgentBinary> {
+    instances.iter().find_map(|instance| directive(&instance.spec).agent)
 }
 
 /// What is known of Secrets without reading them.

@@ -148,7 +148,7 @@ fn replacements(foreseen: &Foreseen) -> Option<String> {
             let pod = instance.pod.known();
             let remembered = foreseen.plan.memory.members.get(*name);
             remembered.is_some_and(|member| !member.leaving)
-                && pod.is_some_and(|pod| pod.stamp != spec.pod_stamp)
+                && pod.is_some_and(|pod| !spec.pod_stamp.changed_since(&pod.stamp).is_empty())
                 && !now.contains(&name.as_str())
         })
         .map(|(name, _)| name)

@@ -5,4 +5,5 @@ mod failover;
 mod operations;
 mod repairs;
 mod single;
+mod upgrade;
 mod verbs;

@@ -366,8 +366,9 @@ async fn start_api_server(
 
 fn start_operator(client: Client, setup: matriarch_operator::Setup) -> Operator {
     let (stop, mut stopped) = watch::channel(false);
-    let matriarch_operator::Setup { identity, operator_image, postgres_image, cluster_domain } =
-        setup;
+    let matriarch_operator::Setup {
+        identity, operator_image, postgres_image, cluster_domain, ..
+    } = setup;
     let options = matriarch_operator::Options {
         identity,
         operator_image,

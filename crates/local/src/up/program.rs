@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use matriarch_api::names;
+
 use crate::layout::Layout;
 use crate::user::RunAs;
 
@@ -53,8 +55,16 @@ fn copy(source: &Path, target: &Path) -> io::Result<()> {
 
 /// What the init container does: puts the binary that runs to `target`, as a link where that is
 /// possible and as a copy elsewhere.
+///
+/// What an exchange has left beside it is of another program and is removed.
 pub fn install_to(target: &Path) -> io::Result<()> {
     let own = std::env::current_exe()?;
+    for ending in [names::BINARY_NEXT, names::BINARY_PREVIOUS, names::BINARY_FAILED] {
+        match fs::remove_file(target.with_extension(ending)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
     if is_same(&own, target) {
         return Ok(());
     }
@@ -79,6 +89,7 @@ mod tests {
         fs::create_dir_all(&path).unwrap();
         let target = path.join("matriarch");
         install_to(&target).unwrap();
+        fs::write(target.with_extension(names::BINARY_PREVIOUS), "of an exchange").unwrap();
         install_to(&target).unwrap();
         assert_eq!(
             target.metadata().unwrap().len(),

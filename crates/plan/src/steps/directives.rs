@@ -82,6 +82,7 @@ fn directive(
         switchover,
         restart: member.restart.clone(),
         excluded: false,
+        agent: draft.agents.get(name).cloned(),
     };
     if let Some(hibernation) = &draft.hibernation {
         hibernation.apply(name, &mut directive);

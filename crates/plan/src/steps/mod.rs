@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use crate::action::{Action, Directive, Plan, Wake};
+use crate::binary::AgentBinary;
 use crate::memory::Memory;
 use crate::report::{Activity, Report, StepReport};
 use crate::spec::Spec;
 use crate::world::{Instance, InstanceName, World};
 
 pub mod access;
+pub mod agents;
 pub mod bootstrap;
 pub mod directives;
 pub mod failover;
@@ -77,6 +79,8 @@ pub struct Draft {
     pub memory: Memory,
     /// What each member will be told.
     pub directives: BTreeMap<InstanceName, Directive>,
+    /// The binary that agents are told to run from.
+    pub agents: BTreeMap<InstanceName, AgentBinary>,
     /// An instance is to be stopped, restarted or removed in this pass, or one that was has not
     /// come back: nothing else may be disrupted.
     pub disrupted: bool,
@@ -94,6 +98,7 @@ impl Draft {
         Self {
             memory: world.memory.clone(),
             directives: BTreeMap::new(),
+            agents: BTreeMap::new(),
             disrupted: false,
             hibernation: None,
             stages: BTreeMap::new(),

@@ -239,14 +239,20 @@ fn restart_ids(view: &View<'_>, said: &Report) -> Vec<(String, String)> {
 fn need(view: &View<'_>, name: &InstanceName, report: &mut StepReport) -> Option<Need> {
     let instance = view.instance(name)?;
     let pod = instance.pod.known().filter(|pod| !pod.deleting && !pod.ended)?;
-    if pod.stamp != view.spec.pod_stamp {
-        return Some(Need::Replace { why: "its pod is not as the spec says".to_owned() });
+    let changed = view.spec.pod_stamp.changed_since(&pod.stamp);
+    if !changed.is_empty() {
+        let why = format!("its pod is not as the spec says ({})", changed.join(", "));
+        return Some(Need::Replace { why });
     }
     let said = instance.report.known()?;
     for (id, why) in restart_ids(view, said) {
         let by_user = id.starts_with("restartedAt:");
         if by_user && pod.restarted_at == view.spec.restarted_at {
             continue;
+        }
+        if by_user && pod.stamp.pod != view.spec.pod_stamp.pod {
+            // The wish for a restart brings the form of pod that this operator makes.
+            return Some(Need::Replace { why });
         }
         match said.restart.as_ref().filter(|done| done.id == id) {
             None => return Some(Need::Restart { id, why }),

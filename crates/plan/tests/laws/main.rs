@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod agents;
 mod model;
 mod services;
 
@@ -11,7 +12,7 @@ use matriarch_plan::report::Activity;
 use matriarch_plan::spec::Fenced;
 use matriarch_plan::world::{EndedContainer, Kind, Node, NodeFacts, Object, Role, SecretRole};
 use matriarch_plan::{Action, InstanceName, Plan, Seen, World, lint, plan};
-use model::{GIGABYTE, Model, spec};
+use model::{GIGABYTE, Model, spec, stamp};
 use proptest::prelude::*;
 
 /// More passes than any change here needs.
@@ -178,7 +179,7 @@ fn the_lease_is_made_once_and_never_again() {
 #[test]
 fn a_rollout_goes_one_by_one_and_ends_with_a_switchover() {
     let mut model = healthy(3);
-    model.spec().pod_stamp = "new".to_owned();
+    model.spec().pod_stamp = stamp("new");
     let mut order = Vec::new();
     for _ in 0..ROUNDS {
         let planned = checked(&model.world);
@@ -198,7 +199,7 @@ fn a_rollout_goes_one_by_one_and_ends_with_a_switchover() {
 #[test]
 fn a_pod_is_replaced_only_after_the_api_has_taken_the_new_one_on_trial() {
     let mut model = healthy(3);
-    model.spec().pod_stamp = "refused by the API".to_owned();
+    model.spec().pod_stamp = stamp("refused by the API");
     let tries = |action: &Action| matches!(action, Action::TryPod { .. });
     for _ in 0..ROUNDS {
         let mut planned = checked(&model.world);
@@ -242,11 +243,42 @@ fn a_decrease_that_standbys_depend_on_begins_with_the_primary() {
     assert_eq!(model.world.holder(), Some(&name(1)));
 }
 
+/// I14: only what the user has changed replaces a pod.
+#[test]
+fn another_form_of_pod_replaces_none_until_the_user_changes_something() {
+    let mut model = healthy(3);
+    model.spec().pod_stamp.pod = "as a newer operator renders it".to_owned();
+    let planned = checked(&model.world);
+    assert!(actions(&planned).is_empty(), "{planned:?}");
+    assert_eq!(planned.report.activity, Activity::Healthy);
+    let replaced = |model: &mut Model| {
+        let mut replaced = Vec::new();
+        for _ in 0..ROUNDS {
+            let planned = checked(&model.world);
+            replaced.extend(actions(&planned).into_iter().filter_map(|action| match action {
+                Action::DeletePod { instance, .. } => Some(instance.clone()),
+                _ => None,
+            }));
+            model.execute(&planned, usize::MAX);
+            model.live();
+        }
+        replaced
+    };
+    // A wish for a restart brings the new form.
+    let mut restarted = model.clone();
+    restarted.spec().restarted_at = Some("now".to_owned());
+    assert_eq!(replaced(&mut restarted), [name(2), name(3), name(1)]);
+    // And so does a change.
+    model.spec().pod_stamp = stamp("another image");
+    assert_eq!(replaced(&mut model), [name(2), name(3), name(1)]);
+    assert!(replaced(&mut model).is_empty());
+}
+
 #[test]
 fn a_supervised_update_waits_for_the_user_before_the_primary() {
     let mut model = healthy(3);
     model.spec().update_strategy = matriarch_plan::spec::UpdateStrategy::Supervised;
-    model.spec().pod_stamp = "new".to_owned();
+    model.spec().pod_stamp = stamp("new");
     for _ in 0..ROUNDS {
         let planned = checked(&model.world);
         model.execute(&planned, usize::MAX);
@@ -310,7 +342,7 @@ fn an_ended_pod_serves_nobody_whatever_its_condition_says() {
     if let Seen::Known(volume) = &mut model.instance(&name(3)).data {
         volume.deleting = true;
     }
-    model.spec().pod_stamp = "new".to_owned();
+    model.spec().pod_stamp = stamp("new");
     checked(&model.world);
     settle(&mut model);
 }
@@ -535,6 +567,7 @@ enum Event {
     Pending(bool),
     LoseMemory,
     Age(i64),
+    Offer(u8),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -554,6 +587,7 @@ fn event() -> impl Strategy<Value = Event> {
         any::<bool>().prop_map(Event::Pending),
         Just(Event::LoseMemory),
         (1_i64..80).prop_map(Event::Age),
+        (0_u8..3).prop_map(Event::Offer),
     ]
 }
 
@@ -561,7 +595,7 @@ fn happen(model: &mut Model, event: Event) {
     let there = |model: &Model, serial: u32| model.world.instances.contains_key(&name(serial));
     match event {
         Event::Instances(count) => model.spec().instances = count,
-        Event::Stamp(stamp) => model.spec().pod_stamp = format!("stamp-{stamp}"),
+        Event::Stamp(stamp) => model.spec().pod_stamp = model::stamp(&format!("stamp-{stamp}")),
         Event::Restart(at) => model.spec().restarted_at = Some(at.to_string()),
         Event::Fence(serial) => model.spec().fenced = Fenced::Named([name(serial)].into()),
         Event::Unfence => model.spec().fenced = Fenced::None,
@@ -621,6 +655,7 @@ fn happen(model: &mut Model, event: Event) {
         }
         Event::LoseMemory => model.world.memory = matriarch_plan::Memory::default(),
         Event::Age(days) => model.world.now_ms += days * 86_400_000,
+        Event::Offer(number) => model.offer(&format!("offer-{number}")),
         Event::LosePod(_)
         | Event::EndPod(_)
         | Event::DeleteVolume(_)

@@ -9,7 +9,9 @@ use matriarch_plan::world::{
     Certificate, DirectiveFacts, Identity, Instance, Lease, ManagedService, Object, ObjectFacts,
     Outcome, Pod, Report, Role, SecretRole, ServicePart, State, Volume,
 };
-use matriarch_plan::{Action, InstanceName, Memory, Plan, Seen, Spec, Wanted, World};
+use matriarch_plan::{
+    Action, AgentBinary, InstanceName, Memory, Plan, PodStamp, Seen, Spec, Wanted, World,
+};
 
 const DAY_MS: i64 = 86_400_000;
 /// Size of a volume that is made.
@@ -20,6 +22,17 @@ pub const GIGABYTE: u64 = 1_000_000_000;
 pub struct Model {
     pub world: World,
     next: u64,
+    /// Hashes of the binaries that agents run from.
+    runs: BTreeMap<InstanceName, String>,
+}
+
+pub fn binary(sha256: &str) -> AgentBinary {
+    AgentBinary { sha256: sha256.to_owned(), version: sha256.to_owned(), ..AgentBinary::default() }
+}
+
+/// A pod that the user has wished to be like this.
+pub fn stamp(wish: &str) -> PodStamp {
+    PodStamp { pod: wish.to_owned(), fields: [("image".to_owned(), wish.to_owned())].into() }
 }
 
 pub fn spec(instances: u32) -> Spec {
@@ -38,11 +51,13 @@ pub fn spec(instances: u32) -> Spec {
         fenced: Fenced::None,
         hibernated: false,
         paused: false,
-        pod_stamp: "stamp".to_owned(),
+        pod_stamp: stamp("stamp"),
         configuration_hash: "hash".to_owned(),
         restarted_at: None,
         update_strategy: UpdateStrategy::Unsupervised,
         update_method: UpdateMethod::Switchover,
+        agent: Some(binary("first")),
+        agents_wait: false,
         switchover_ms: 60_000,
         secrets: managed.into_iter().map(|role| (role, SecretSource::Managed)).collect(),
         objects: [
@@ -75,7 +90,7 @@ impl Model {
             services: BTreeMap::new(),
             secrets: BTreeMap::new(),
         };
-        Self { world, next: 0 }
+        Self { world, next: 0, runs: BTreeMap::new() }
     }
 
     pub fn spec(&mut self) -> &mut Spec {
@@ -163,12 +178,17 @@ impl Model {
                 self.grow(instance, *volume, *to, identity);
             }
             Action::CreatePod { instance, .. } => {
+                let offered = self.spec().agent.clone().unwrap_or_default();
+                self.runs.insert(instance.clone(), offered.sha256);
                 let pod = self.made(identity);
                 self.instance(instance).pod = Seen::Known(pod);
             }
             Action::AdoptPod { instance, .. } => self.pod(instance, |pod| pod.conforms = true),
             Action::LabelPod { instance, role, .. } => {
                 self.pod(instance, |pod| pod.role = Some(*role));
+            }
+            Action::SetBootstrapImage { instance, .. } => {
+                self.pod(instance, |pod| pod.brings_own_binary = true);
             }
             Action::DeletePod { instance, .. } => self.lose_pod(instance),
             Action::DeleteVolume { instance, volume, .. } => {
@@ -185,7 +205,15 @@ impl Model {
 
     fn made(&mut self, identity: Identity) -> Pod {
         let (stamp, at) = (self.spec().pod_stamp.clone(), self.spec().restarted_at.clone());
-        Pod { identity, running: true, conforms: true, stamp, restarted_at: at, ..Pod::default() }
+        Pod {
+            identity,
+            running: true,
+            conforms: true,
+            stamp,
+            restarted_at: at,
+            brings_own_binary: true,
+            ..Pod::default()
+        }
     }
 
     fn grow(&mut self, name: &InstanceName, volume: VolumeRole, to: u64, identity: Identity) {
@@ -351,12 +379,18 @@ impl Model {
             .collect();
         let hash = self.spec().configuration_hash.clone();
         let filled = self.world.lease.known().is_some_and(|lease| lease.filled);
+        let told = self.told(name).and_then(|facts| facts.directive.agent.as_ref());
+        if let Some(sha256) = told.map(|it| it.sha256.clone()) {
+            self.runs.insert(name.clone(), sha256);
+        }
+        let runs = self.runs.get(name).cloned();
         let instance = self.instance(name);
         let Seen::Known(pod) = &mut instance.pod else { return };
         let Some(facts) = instance.directive.known() else { return };
         let mut report = instance.report.last().cloned().unwrap_or_default();
         report.secret_versions = versions;
         report.heeds = true;
+        report.agent.sha256 = runs;
         let serves = running && filled && primary_there;
         pod.ready = serves;
         if facts.directive.fenced {
@@ -381,6 +415,18 @@ impl Model {
             report.streaming = false;
         }
         instance.report = Seen::Known(report);
+    }
+
+    /// An operator with another binary begins: the pods that live on would still bring the old one.
+    pub fn offer(&mut self, sha256: &str) {
+        let before = self.spec().agent.replace(binary(sha256));
+        if before.is_some_and(|before| before.sha256 == sha256) {
+            return;
+        }
+        let names: Vec<InstanceName> = self.world.instances.keys().cloned().collect();
+        for name in names {
+            self.pod(&name, |pod| pod.brings_own_binary = false);
+        }
     }
 
     pub fn report_of(&mut self, name: &InstanceName, change: impl FnOnce(&mut Report)) {

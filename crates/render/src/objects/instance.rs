@@ -1,8 +1,8 @@
 //! The Instance: what one agent is told.
 
-use matriarch_api::instance::{Bootstrap, InstanceSpec, RestartRequest, SwitchoverRequest};
+use matriarch_api::instance::{self, Bootstrap, InstanceSpec, RestartRequest, SwitchoverRequest};
 use matriarch_api::labels::Label;
-use matriarch_plan::Directive;
+use matriarch_plan::{AgentBinary, Directive};
 use serde_json::{Value, json};
 
 use crate::resolve::Resolved;
@@ -33,6 +33,7 @@ pub fn spec(
         to: to.as_ref().map(|to| to.as_str().to_owned()),
     });
     spec.restart = directive.restart.as_ref().map(|id| RestartRequest { id: id.clone() });
+    spec.agent = directive.agent.as_ref().map(binary);
     spec.failover.priority = resolved.priority(name);
     spec
 }
@@ -56,6 +57,25 @@ pub fn directive(spec: &InstanceSpec) -> Directive {
             .as_ref()
             .map(|wish| (wish.id.clone(), wish.to.clone().map(matriarch_plan::InstanceName))),
         restart: spec.restart.as_ref().map(|wish| wish.id.clone()),
+        agent: spec.agent.as_ref().map(|told| AgentBinary {
+            version: told.version.clone(),
+            sha256: told.sha256.clone(),
+            bytes: told.bytes,
+            architecture: told.architecture.clone(),
+            url: told.url.clone(),
+            certificate_sha256: told.certificate_sha256.clone(),
+        }),
+    }
+}
+
+fn binary(told: &AgentBinary) -> instance::AgentBinary {
+    instance::AgentBinary {
+        version: told.version.clone(),
+        sha256: told.sha256.clone(),
+        bytes: told.bytes,
+        architecture: told.architecture.clone(),
+        url: told.url.clone(),
+        certificate_sha256: told.certificate_sha256.clone(),
     }
 }
 

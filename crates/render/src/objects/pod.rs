@@ -5,22 +5,23 @@ use matriarch_api::cluster::{PodAntiAffinityType, ProbeWithStrategy};
 use matriarch_api::labels::{self, Label};
 use matriarch_api::names;
 use matriarch_api::secret;
+use matriarch_plan::PodStamp;
+use matriarch_plan::world::Identity;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::resolve::Resolved;
 use crate::setup::Owner;
+use crate::stamp;
 
 /// The name that stands for the instance's where the pods of all instances are compared.
 const ANY_INSTANCE: &str = "INSTANCE";
 
-/// Hash over what a pod made now would be, apart from its names. The init container's image is not
-/// in it: a new operator must not restart the databases of a fleet (I14).
-pub fn stamp(owner: &Owner<'_>, resolved: &Resolved) -> String {
+/// What a pod made now would be made from, apart from its names. The init container is not in it: a
+/// new operator must not restart the databases of a fleet (I14).
+pub fn stamp(owner: &Owner<'_>, resolved: &Resolved) -> PodStamp {
     let mut spec = spec(owner, resolved, ANY_INSTANCE, resolved.wal_volume);
     spec["initContainers"] = Value::Null;
-    let digest = Sha256::digest(spec.to_string().as_bytes());
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    stamp::wanted(owner, resolved, &spec)
 }
 
 /// Labels, annotations and owner of a pod. The role label is never in here: it has one writer, and
@@ -38,7 +39,10 @@ pub fn metadata(owner: &Owner<'_>, resolved: &Resolved, instance: &str) -> Value
 /// The annotations that say what a pod was made from; kept over its life.
 pub fn made_from(owner: &Owner<'_>, resolved: &Resolved) -> Map<String, Value> {
     let mut annotations = Map::new();
-    annotations.insert(owner.annotation(Annotation::Hash), json!(stamp(owner, resolved)));
+    let fields = stamp::fields(owner, resolved);
+    let made = PodStamp { fields, ..stamp(owner, resolved) };
+    let made = serde_json::to_string(&made).unwrap_or_default();
+    annotations.insert(owner.annotation(Annotation::Hash), json!(made));
     let serial = owner.annotation(Annotation::OperatorVersion);
     annotations.insert(serial, json!(matriarch_api::VERSION));
     if let Some(at) = &resolved.restarted_at {
@@ -70,6 +74,17 @@ pub fn adoption(owner: &Owner<'_>, resolved: &Resolved, instance: &str) -> Value
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata(owner, resolved, instance),
+    })
+}
+
+/// Strategic merge patch that has the init container of a pod that lives on bring the operator's own
+/// binary: only when the pod's containers are made anew is it run again.
+pub fn bootstrap_image(owner: &Owner<'_>, guard: &Identity) -> Value {
+    json!({
+        "metadata": {"uid": guard.uid, "resourceVersion": guard.resource_version},
+        "spec": {"initContainers": [
+            {"name": names::BOOTSTRAP_CONTAINER, "image": owner.setup.operator_image},
+        ]},
     })
 }
 

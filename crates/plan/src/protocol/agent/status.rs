@@ -97,6 +97,35 @@ impl Protocol {
         }
     }
 
+    /// Another process may take this one's place now: nothing is under way that it would not take up
+    /// again from the Lease, the ledger and PostgreSQL, nobody waits for an answer, and the right
+    /// was prolonged a moment ago, so that the next process has most of it.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        let quiet = self.operations.is_empty()
+            && self.api.write.is_none()
+            && self.api.unresolved.is_empty()
+            && self.replies.is_empty()
+            && self.word.is_none()
+            && self.termination.is_none()
+            && self.restarting.is_none()
+            && !self.ledger.rejoining;
+        let duty = match &self.duty {
+            Duty::Holder(holding) => {
+                let left = self.right.map_or(Span::ZERO, |it| it.valid_until().since(self.now));
+                matches!(holding.step, Step::Serve)
+                    && self.state() == PostgresState::Primary
+                    && holding.failsafe.since.is_none()
+                    && holding.shift.is_none()
+                    && left.times(10) >= self.timing().duration.times(9)
+            }
+            // While nobody holds the Lease, who would be asked is not there.
+            Duty::Standby => matches!(self.sight(), Sight::Held { .. }),
+            Duty::Candidate(_) | Duty::Retiring | Duty::Restoring(_) => false,
+        };
+        quiet && duty
+    }
+
     fn role(&self) -> Role {
         if self.fenced() && matches!(self.state(), PostgresState::Stopped { .. }) {
             return Role::Fenced;
