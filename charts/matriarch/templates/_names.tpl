@@ -14,6 +14,10 @@
 {{- get (dict "matriarch" "matriarch-operator" "cnpg" "db9c8771.cnpg.io" "edb" "db9c8771.k8s.enterprisedb.io") .Values.apiIdentity -}}
 {{- end -}}
 
+{{- define "matriarch.agentSecret" -}}
+{{- get (dict "matriarch" "matriarch" "cnpg" "cloudnative-pg" "edb" "postgresql-operator") .Values.apiIdentity }}-agent-server
+{{- end -}}
+
 {{- define "matriarch.name" -}}
 {{- if eq .Values.apiIdentity "matriarch" -}}
 matriarch-operator

@@ -22,6 +22,8 @@ const RELEASE: &str = "release-namespace";
 const SERVED: &str = "served-namespace";
 /// Stands for the operators' Lease, whose name the identity decides.
 const LEASE: &str = "leader-lease";
+/// Stands for the Secret with the certificate that agents know, likewise.
+const AGENT_SECRET: &str = "agent-secret";
 
 /// Paths below the workspace, and what belongs there.
 pub fn files() -> Result<BTreeMap<PathBuf, String>> {
@@ -46,6 +48,7 @@ fn templates() -> Result<Vec<(String, String)>> {
     let options = &Options { namespace: RELEASE.to_owned(), ..Options::default() };
     let mut leader = install::leader_role(options);
     leader["rules"][0]["resourceNames"] = json!([LEASE]);
+    leader["rules"][3]["resourceNames"] = json!([AGENT_SECRET]);
     let cluster_wide =
         [install::operator_cluster_role(options), install::operator_cluster_role_binding(options)];
     let namespaced =
@@ -115,6 +118,7 @@ fn template(name: &str, objects: &[Value], block: Option<&str>) -> Result<(Strin
         ("matriarch-operator", "include \"matriarch.name\" $"),
         ("matriarch.dev", "include \"matriarch.group\" $"),
         (LEASE, "include \"matriarch.leaderLease\" $"),
+        (AGENT_SECRET, "include \"matriarch.agentSecret\" $"),
         (RELEASE, "$.Release.Namespace"),
         (SERVED, "."),
     ];

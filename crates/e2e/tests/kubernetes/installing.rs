@@ -55,7 +55,12 @@ impl Drop for Operator {
 
 impl Operator {
     async fn start(server: &ApiServer, options: &Options) -> Result<Self> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let free = || {
+            Ok::<_, std::io::Error>(
+                std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port(),
+            )
+        };
+        let (port, agents) = (free()?, free()?);
         let client = server.client().await?;
         let deployment = install::deployment(options);
         let pod = own_pod(&client, options, &deployment).await?;
@@ -64,9 +69,10 @@ impl Operator {
         let container = &deployment["spec"]["template"]["spec"]["containers"][0];
         let arguments = container["args"].as_array().context("no arguments")?.iter().map(|it| {
             let text = it.as_str().unwrap_or_default();
-            // What kubelet does with them; the port is one that is free here.
+            // What kubelet does with them; the ports are such that are free here.
             text.replace(install::OWN_NAMESPACE, &options.namespace)
                 .replace(&install::METRICS_PORT.to_string(), &port.to_string())
+                .replace(&install::AGENT_PORT.to_string(), &agents.to_string())
         });
         let log = kubeconfig.with_extension("log");
         let file = std::fs::File::create(&log)?;
@@ -539,7 +545,8 @@ fn judge(world: &Installation, rows: &[Permission]) -> Result<()> {
     });
     let wanted =
         ["create", "get", "update"].map(|verb| format!("{verb} coordination.k8s.io/leases"));
-    let wanted = BTreeSet::from_iter(wanted.into_iter().chain(["get /pods".to_owned()]));
+    let core = ["get /pods", "get /secrets", "create /secrets"].map(str::to_owned);
+    let wanted = BTreeSet::from_iter(wanted.into_iter().chain(core));
     ensure!(election == wanted, "in its own namespace: {election:?}");
     Ok(())
 }

@@ -219,7 +219,7 @@ async fn play_instance(
     let params = PatchParams::default();
     pods.patch_status(instance.name(), &params, &Patch::Merge(&status)).await?;
     let restart = instance.spec.restart.as_ref();
-    let report = json!({"status": {
+    let mut report = json!({"status": {
         "observedGeneration": instance.metadata.generation,
         "podUid": pod.uid(),
         "incarnation": instance.name(),
@@ -232,6 +232,9 @@ async fn play_instance(
         "secretVersions": instance.spec.access.secret_versions,
         "restart": restart.map(|wish| json!({"id": wish.id, "done": true, "message": ""})),
     }});
+    if let Some(told) = &instance.spec.agent {
+        report["status"]["agent"] = json!({"sha256": told.sha256});
+    }
     instances.patch_status(instance.name(), &params, &Patch::Merge(&report)).await?;
     Ok(())
 }

@@ -36,6 +36,9 @@ pub const CONTAINER: &str = "operator";
 /// Port of metrics and health.
 pub const METRICS_PORT: u16 = 8080;
 
+/// Port at which agents get the operator's program.
+pub const AGENT_PORT: u16 = 8443;
+
 /// Stands for the operator's own namespace in the arguments of its container; kubelet fills it in,
 /// so that a copy of the manifests for another namespace needs no other argument.
 pub const OWN_NAMESPACE: &str = "$(NAMESPACE)";

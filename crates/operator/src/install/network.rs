@@ -4,7 +4,7 @@ use matriarch_api::labels::{self, Label};
 use matriarch_api::names::{AGENT_PORT, METRICS_PORT as DATABASE_METRICS_PORT, POSTGRES_PORT};
 use serde_json::{Value, json};
 
-use super::{METRICS_PORT, Options};
+use super::{AGENT_PORT as OPERATOR_AGENT_PORT, METRICS_PORT, Options};
 
 /// Name of the policy of database pods.
 pub const CLUSTER_POLICY: &str = "matriarch-instances";
@@ -18,7 +18,8 @@ fn tcp(ports: &[u16]) -> Vec<Value> {
     ports.iter().map(|port| json!({ "port": port, "protocol": "TCP" })).collect()
 }
 
-/// The operator talks to the API server alone, and is asked for metrics and health.
+/// The operator talks to the API server alone, is asked for metrics and health, and agents get its
+/// program from it.
 pub fn operator_policy(options: &Options) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1",
@@ -27,7 +28,7 @@ pub fn operator_policy(options: &Options) -> Value {
         "spec": {
             "podSelector": { "matchLabels": options.selector() },
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": [{ "ports": tcp(&[METRICS_PORT]) }],
+            "ingress": [{ "ports": tcp(&[METRICS_PORT, OPERATOR_AGENT_PORT]) }],
             "egress": [{ "ports": tcp(&API_SERVER_PORTS) }],
         },
     })
@@ -35,12 +36,13 @@ pub fn operator_policy(options: &Options) -> Value {
 
 /// Database pods of a namespace: clients reach PostgreSQL from anywhere (pg_hba decides), peers the
 /// agents, monitoring the metrics; kubelet's probes are never subject to policies. They reach each
-/// other, the API server and DNS.
+/// other, the API server, the operator for its program, and DNS.
 pub fn cluster_policy(options: &Options, namespace: &str) -> Value {
     let mut metadata = options.metadata_named(CLUSTER_POLICY);
     metadata["namespace"] = json!(namespace);
     let role = Label::PodRole.key(options.identity);
     let instances = json!({ "matchLabels": { role: labels::POD_ROLE_INSTANCE } });
+    let operator = json!({ "matchLabels": options.selector() });
     let dns = json!([
         { "port": DNS_PORT, "protocol": "UDP" },
         { "port": DNS_PORT, "protocol": "TCP" },
@@ -59,6 +61,7 @@ pub fn cluster_policy(options: &Options, namespace: &str) -> Value {
             "egress": [
                 { "to": [{ "podSelector": instances }], "ports": tcp(&[POSTGRES_PORT, AGENT_PORT]) },
                 { "ports": tcp(&API_SERVER_PORTS) },
+                { "to": [{ "namespaceSelector": {}, "podSelector": operator }], "ports": tcp(&[OPERATOR_AGENT_PORT]) },
                 { "ports": dns },
             ],
         },

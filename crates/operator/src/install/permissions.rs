@@ -5,6 +5,7 @@ use matriarch_api::Identity;
 use serde_json::{Value, json};
 
 use super::Scope;
+use crate::agents;
 
 /// An API group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,13 +137,17 @@ pub const CLUSTER_SCOPED: [Permission; 2] = [
     row(Group::Own, "clusterimagecatalogs", &[Get, List, Watch]),
 ];
 
-/// The Lease of the election and the own pod, in the operator's namespace. `create` cannot be
-/// limited by name.
+/// The Lease of the election, the own pod and the certificate that agents know, in the operator's
+/// namespace. `create` cannot be limited by name.
 pub fn own_rules(identity: Identity) -> Vec<Value> {
     let leases = |verbs: &[Verb]| rule(Group::Coordination, "leases", verbs, identity);
     let mut lease = leases(&[Get, Update]);
     lease["resourceNames"] = json!([identity.leader_lease()]);
-    vec![lease, leases(&[Create]), rule(Group::Core, "pods", &[Get], identity)]
+    let secrets = |verbs: &[Verb]| rule(Group::Core, "secrets", verbs, identity);
+    let mut certificate = secrets(&[Get]);
+    certificate["resourceNames"] = json!([agents::secret_name(identity)]);
+    let pods = rule(Group::Core, "pods", &[Get], identity);
+    vec![lease, leases(&[Create]), pods, certificate, secrets(&[Create])]
 }
 
 /// The rules of the operator's Role or ClusterRole.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{CONTAINER, METRICS_PORT, OWN_NAMESPACE, Options, Scope};
+use super::{AGENT_PORT, CONTAINER, METRICS_PORT, OWN_NAMESPACE, Options, Scope};
 
 /// A user id of no special meaning: Kubernetes wants a number where it must not be root.
 const USER: u32 = 65_532;
@@ -78,7 +78,10 @@ fn container(options: &Options) -> Value {
         "command": ["/matriarch"],
         "args": arguments(options),
         "env": [field("POD_NAME", "metadata.name"), field("NAMESPACE", "metadata.namespace")],
-        "ports": [{ "name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP" }],
+        "ports": [
+            { "name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP" },
+            { "name": "agents", "containerPort": AGENT_PORT, "protocol": "TCP" },
+        ],
         "livenessProbe": probe("/healthz", 10),
         "readinessProbe": probe("/readyz", 5),
         "resources": {
@@ -100,6 +103,8 @@ fn arguments(options: &Options) -> Vec<String> {
         format!("--api-identity={}", options.identity),
         "--leader-elect".to_owned(),
         format!("--metrics-address=[::]:{METRICS_PORT}"),
+        format!("--agent-url=https://{}.{OWN_NAMESPACE}.svc:{AGENT_PORT}", options.name()),
+        format!("--agent-listen=[::]:{AGENT_PORT}"),
     ];
     match &options.scope {
         Scope::ClusterWide => {}
@@ -138,7 +143,7 @@ pub fn disruption_budget(options: &Options) -> Value {
     })
 }
 
-/// Where metrics are.
+/// Where metrics are, and the program for agents.
 pub fn service(options: &Options) -> Value {
     json!({
         "apiVersion": "v1",
@@ -147,12 +152,20 @@ pub fn service(options: &Options) -> Value {
         "spec": {
             "type": "ClusterIP",
             "selector": options.selector(),
-            "ports": [{
-                "name": "metrics",
-                "port": METRICS_PORT,
-                "targetPort": "metrics",
-                "protocol": "TCP",
-            }],
+            "ports": [
+                {
+                    "name": "metrics",
+                    "port": METRICS_PORT,
+                    "targetPort": "metrics",
+                    "protocol": "TCP",
+                },
+                {
+                    "name": "agents",
+                    "port": AGENT_PORT,
+                    "targetPort": "agents",
+                    "protocol": "TCP",
+                },
+            ],
         },
     })
 }
