@@ -42,7 +42,7 @@ use crate::report::{self, Doing, Sources};
 use crate::stall::{self, Stall};
 use context::{Context, with};
 use directive::directive;
-use link::News;
+use link::{Hello, News};
 use observe::Seen;
 use tend::Tended;
 use upgrade::Upgrade;
@@ -114,6 +114,9 @@ pub struct Driver {
     outlets: Outlets,
     tended: watch::Receiver<Tended>,
     upgrade: watch::Sender<Upgrade>,
+    /// What the keeper speaks, and that it is not to be asked to become this program.
+    keeper_protocol: u8,
+    keeper_stays: bool,
     positions: Arc<Mutex<BTreeMap<String, Lsn>>>,
     operation: Option<(OperationId, JoinHandle<()>)>,
     last_service: Option<Action>,
@@ -160,6 +163,8 @@ pub struct Parts {
     pub tended: watch::Receiver<Tended>,
     /// How the upgrade of this agent stands.
     pub upgrade: watch::Sender<Upgrade>,
+    /// How the keeper found things.
+    pub keeper: Hello,
     /// Positions of the other members, by name.
     pub positions: Arc<Mutex<BTreeMap<String, Lsn>>>,
 }
@@ -194,6 +199,8 @@ impl Driver {
             outlets: parts.outlets,
             tended: parts.tended,
             upgrade: parts.upgrade,
+            keeper_protocol: parts.keeper.protocol,
+            keeper_stays: parts.keeper.stays,
             positions: parts.positions,
             operation: None,
             last_service: None,
@@ -263,6 +270,7 @@ impl Driver {
                 self.context.link.tell(Request::Leave);
                 return Ok(Ended::Pod);
             }
+            self.renew_keeper();
             if self.exchanges() {
                 return Ok(Ended::Replaced);
             }

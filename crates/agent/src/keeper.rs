@@ -7,6 +7,7 @@
 
 pub mod message;
 pub mod processes;
+pub mod renewal;
 pub mod start_file;
 
 use std::ffi::OsString;
@@ -29,6 +30,7 @@ use matriarch_plan::protocol::{
 };
 use message::{BootTime, Ending, Notice, Request, SIZE};
 use processes::DirectoryId;
+use renewal::Renewal;
 use start_file::StartFile;
 
 /// While PostgreSQL runs under a bound, the clock is looked at this often: a poll's own time does
@@ -59,6 +61,8 @@ pub struct KeeperOptions {
     pub root: Root,
     /// Program and arguments of the agent; its standard input becomes the socket to the keeper.
     pub agent: Vec<OsString>,
+    /// Program and arguments of a keeper.
+    pub keeper: Vec<OsString>,
 }
 
 impl KeeperOptions {
@@ -68,10 +72,11 @@ impl KeeperOptions {
     /// If the path of this program cannot be told.
     pub fn from_environment() -> std::io::Result<Self> {
         // The path, not the open file: a newer binary under the same name is started next time.
-        let program = std::env::current_exe()?;
+        let program = std::env::current_exe()?.into_os_string();
         Ok(Self {
             root: Root::from_environment(),
-            agent: vec![program.into_os_string(), "agent".into()],
+            agent: vec![program.clone(), "agent".into()],
+            keeper: vec![program, "keeper".into()],
         })
     }
 }
@@ -96,7 +101,8 @@ pub enum Error {
 /// Runs until PostgreSQL has stopped and the pod may end.
 #[must_use]
 pub fn run(options: KeeperOptions) -> ExitCode {
-    let (root, id) = (options.root.clone(), container::new_id());
+    let id = renewal::container().unwrap_or_else(container::new_id);
+    let root = options.root.clone();
     if let Err(error) = container::write_last_words(&root, &id, None) {
         say("warning", &format!("the end of this container cannot be proved: {error}"));
     }
@@ -186,6 +192,7 @@ struct Keeper {
     terminating: bool,
     leaving: bool,
     lock: Option<File>,
+    renewal: Renewal,
 }
 
 /// A stream that becomes readable when the signal arrives.
@@ -220,7 +227,7 @@ impl Keeper {
         for directory in [options.root.run(), options.root.log(), options.root.state()] {
             std::fs::create_dir_all(directory).map_err(Error::Directories)?;
         }
-        Ok(Self {
+        let mut keeper = Self {
             options,
             container,
             children,
@@ -234,7 +241,10 @@ impl Keeper {
             terminating: false,
             leaving: false,
             lock: None,
-        })
+            renewal: Renewal::None,
+        };
+        keeper.take_over();
+        Ok(keeper)
     }
 
     fn serve(&mut self) -> Result<(), Error> {
@@ -243,6 +253,7 @@ impl Keeper {
                 self.end_agent();
                 return Ok(());
             }
+            self.renew();
             self.keep_agent();
             self.wait()?;
             if drained(&self.termination) && !self.terminating {
@@ -322,7 +333,8 @@ impl Keeper {
         let Some((program, arguments)) = self.options.agent.split_first() else {
             return Err(ErrorKind::InvalidInput.into());
         };
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        let child = renewal::without_state(&mut command)
             .args(arguments)
             .envs([container::variable(&self.container)])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -332,13 +344,7 @@ impl Keeper {
         let first_word = self.first_word(now);
         let (started, heard, partial) = (now, now, Vec::new());
         self.agent = Some(Agent { pid, socket: own, started, heard, first_word, partial });
-        let running = self.postmaster.as_ref();
-        self.tell(Notice::Hello {
-            postmaster: running.map_or(0, |it| it.pid.as_raw_nonzero().get().unsigned_abs()),
-            right: self.rule_five.right(),
-            terminating: self.terminating,
-            locked: self.lock.is_some(),
-        });
+        self.tell(self.hello());
         Ok(())
     }
 
@@ -402,6 +408,7 @@ impl Keeper {
             Request::Fence { grace } => self.fence(grace),
             Request::Alive => {}
             Request::Leave => self.leaving = true,
+            Request::Renew => self.begin_renewal(),
         }
     }
 
@@ -482,6 +489,8 @@ impl Keeper {
                 postmaster.ending = Some((ending(status), BootTime::now()));
             } else if let Some(agent) = self.agent.take_if(|it| it.pid == pid) {
                 self.lose_agent(&agent, status);
+            } else {
+                self.checked(pid, status);
             }
         }
     }

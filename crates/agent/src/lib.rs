@@ -111,7 +111,7 @@ pub async fn run(options: AgentOptions) -> Result<Ended, Error> {
     ));
     let endpoint =
         endpoint::ReadWriteEndpoint::new(client, &options, identity, context.known.clone());
-    let parts = prepare(context, protocol, ledger_file, endpoint, inputs).await?;
+    let parts = prepare(context, protocol, (ledger_file, hello), endpoint, inputs).await?;
     Box::pin(Driver::new(parts).run(received, hello.terminating)).await
 }
 
@@ -145,7 +145,7 @@ fn incarnation(root: &Root) -> Result<Option<String>, data::Error> {
 async fn prepare(
     context: Context,
     protocol: plan::Protocol,
-    ledger: ledger::LedgerFile,
+    (ledger, keeper): (ledger::LedgerFile, Hello),
     endpoint: endpoint::ReadWriteEndpoint,
     inputs: mpsc::UnboundedSender<Input>,
 ) -> Result<Parts, Error> {
@@ -191,8 +191,7 @@ async fn prepare(
         source,
     })?;
     tokio::spawn(report::publish(context.clone(), reports));
-    let upgrade = watch::Sender::new(driver::upgrade::Upgrade::default());
-    tokio::spawn(driver::upgrade::follow(context.clone(), upgrade.clone()));
+    let upgrade = driver::upgrade::start(&context, keeper, &inputs);
     tokio::spawn(driver::watch_for_hanging(context.clone(), seen_now.clone(), inputs.clone()));
     let tender = Tender {
         context: context.clone(),
@@ -215,6 +214,7 @@ async fn prepare(
         outlets,
         tended,
         upgrade,
+        keeper,
         positions,
     })
 }

@@ -20,6 +20,9 @@ use crate::arguments::{AgentVerb, ApiState, Arguments, LocalVerb, Verb};
 fn main() -> ExitCode {
     // What runs in every pod has no options: the code that reads them would stay in its memory.
     let mut words = std::env::args_os().skip(1);
+    if std::env::args_os().skip(1).eq(["keeper", matriarch_agent::keeper::renewal::CHECK]) {
+        return matriarch_agent::keeper::renewal::check();
+    }
     let verb = match (words.next().as_deref().and_then(OsStr::to_str), words.next()) {
         (Some("keeper"), None) => Verb::Keeper,
         (Some("agent"), None) => Verb::Agent { verb: None },

@@ -49,6 +49,12 @@ pub struct Hello {
     pub locked: bool,
     /// The right that PostgreSQL has, if it has one.
     pub right: Option<Right>,
+    /// What the keeper speaks.
+    pub protocol: u8,
+    /// The keeper was asked to become this program, and could not.
+    pub stays: bool,
+    /// The keeper goes on where another program was.
+    pub renewed: bool,
 }
 
 /// The socket to the keeper.
@@ -98,8 +104,15 @@ impl KeeperLink {
             UnixStream::from_std(stream).map_err(Error::Keeper)?.into_split();
         // Kept open by `sent`; its own half is not needed.
         writing.forget();
-        let Some(Notice::Hello { postmaster, terminating, locked, right }) =
-            receive(&mut reading).await?
+        let Some(Notice::Hello {
+            postmaster,
+            terminating,
+            locked,
+            right,
+            protocol,
+            stays,
+            renewed,
+        }) = receive(&mut reading).await?
         else {
             return Err(Error::KeeperGone);
         };
@@ -121,7 +134,8 @@ impl KeeperLink {
                 }
             }
         });
-        Ok((Self { requests, postmaster, sent }, Hello { terminating, locked, right }))
+        let hello = Hello { terminating, locked, right, protocol, stays, renewed };
+        Ok((Self { requests, postmaster, sent }, hello))
     }
 
     /// Tells the keeper. What was told before is in force before.

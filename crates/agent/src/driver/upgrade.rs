@@ -4,12 +4,14 @@ use std::time::{Duration, Instant};
 
 use matriarch_api::causes::chain;
 use matriarch_api::instance::{AgentBinary, AgentFailure, AgentReport};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
-use super::Driver;
 use super::context::Context;
+use super::link::{Hello, News};
+use super::{Driver, Input};
 use crate::binary::exchange::Files;
 use crate::binary::{self, Found};
+use crate::keeper::message::{PROTOCOL, Request};
 
 /// For so long a new agent is on trial: the former one is kept.
 const TRIAL: Duration = Duration::from_secs(15);
@@ -25,8 +27,25 @@ pub struct Upgrade {
     pub ready: Option<String>,
 }
 
+/// Starts everything that an exchange consists of; the driver makes the exchange itself.
+#[must_use]
+pub fn start(
+    context: &Context,
+    keeper: Hello,
+    inputs: &mpsc::UnboundedSender<Input>,
+) -> watch::Sender<Upgrade> {
+    let mut upgrade = Upgrade::default();
+    upgrade.report.keeper = of_keeper(keeper.protocol);
+    let upgrade = watch::Sender::new(upgrade);
+    tokio::spawn(follow(context.clone(), upgrade.clone()));
+    if keeper.renewed {
+        tokio::spawn(look_for_lost_signal(context.clone(), inputs.clone()));
+    }
+    upgrade
+}
+
 /// Keeps what the directive says in mind, for as long as the agent lives.
-pub async fn follow(context: Context, upgrade: watch::Sender<Upgrade>) {
+async fn follow(context: Context, upgrade: watch::Sender<Upgrade>) {
     let root = context.options.root.clone();
     let looking = tokio::task::spawn_blocking(move || binary::look(&root));
     let found = looking.await.unwrap_or_default();
@@ -43,6 +62,36 @@ pub async fn follow(context: Context, upgrade: watch::Sender<Upgrade>) {
         tokio::spawn(settle(context.clone(), upgrade.clone()));
     }
     Follower { context, upgrade, found }.run().await;
+}
+
+/// What status says of a keeper that speaks another protocol.
+fn of_keeper(protocol: u8) -> Option<String> {
+    (protocol != PROTOCOL).then(|| {
+        format!(
+            "the keeper speaks version {protocol} of their protocol and the agent version {PROTOCOL}: \
+             what only one of them knows has no effect until the keeper is renewed or the pod is \
+             replaced"
+        )
+    })
+}
+
+/// A keeper that became another program may have lost the signal that the pod is to end: asks the API
+/// until it answers.
+async fn look_for_lost_signal(context: Context, inputs: mpsc::UnboundedSender<Input>) {
+    let pods: kube::Api<k8s_openapi::api::core::v1::Pod> =
+        kube::Api::namespaced(context.client.clone(), &context.options.namespace);
+    loop {
+        match pods.get_opt(&context.options.instance).await {
+            Ok(pod) => {
+                if pod.is_none_or(|pod| pod.metadata.deletion_timestamp.is_some()) {
+                    let _ended = inputs.send(Input::News(News::Terminate));
+                }
+                return;
+            }
+            Err(error) => tracing::debug!(%error, "cannot read the own pod"),
+        }
+        tokio::time::sleep(PAUSE.0).await;
+    }
 }
 
 /// Ends the trial once this agent has lived for a while.
@@ -147,20 +196,35 @@ impl Follower {
 }
 
 impl Driver {
+    /// Has a keeper that speaks another protocol become the program of this agent, once that has
+    /// proved itself. It is asked once; then it ends this agent, or stays as it is.
+    pub(super) fn renew_keeper(&mut self) {
+        let other = self.keeper_protocol != PROTOCOL && !self.keeper_stays;
+        if !other || self.upgrade.borrow().report.trial || !self.is_calm() {
+            return;
+        }
+        tracing::info!(keeper = self.keeper_protocol, agent = PROTOCOL, "renews the keeper");
+        self.keeper_stays = true;
+        self.context.link.tell(Request::Renew);
+    }
+
+    fn is_calm(&self) -> bool {
+        self.operation.is_none()
+            && self.writes == 0
+            && self.replies.values().all(tokio::sync::oneshot::Sender::is_closed)
+            && self.asked.is_empty()
+            && self.answering.is_empty()
+            && !self.terminating
+            && self.protocol.is_calm()
+    }
+
     /// Puts the new program into the place of this one if it lies ready, is still wanted, and the
     /// protocol is calm. True if that was done: this process is to end.
     pub(super) fn exchanges(&self) -> bool {
         let Some(ready) = self.upgrade.borrow().ready.clone() else { return false };
         let known = self.context.known.borrow().clone();
         let wanted = known.and_then(|it| it.spec.agent.as_ref().map(|it| it.sha256.clone()));
-        let calm = self.operation.is_none()
-            && self.writes == 0
-            && self.replies.values().all(tokio::sync::oneshot::Sender::is_closed)
-            && self.asked.is_empty()
-            && self.answering.is_empty()
-            && !self.terminating
-            && self.protocol.is_calm();
-        if wanted.as_ref() != Some(&ready) || !calm {
+        if wanted.as_ref() != Some(&ready) || !self.is_calm() {
             return false;
         }
         match Files::new(&self.context.options.root).exchange() {

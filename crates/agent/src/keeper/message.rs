@@ -1,11 +1,16 @@
 //! What keeper and agent say to each other: messages of one fixed size over a socket pair.
 //!
-//! The keeper is re-executed only with its container, the agent may be replaced by a newer binary
-//! while PostgreSQL runs on. So this format only grows: an unknown kind is ignored.
+//! The agent may be replaced by a newer or an older program while PostgreSQL and the keeper run on.
+//! So this format only grows: an unknown kind is ignored, and the first message says what the keeper
+//! speaks.
 
 use std::time::Duration;
 
 use matriarch_plan::protocol::{Moment, Right, Span};
+
+/// What this version speaks. It grows when an agent needs more of its keeper than a message that may be
+/// ignored: then the agent has the keeper re-executed (`renewal`).
+pub const PROTOCOL: u8 = 1;
 
 /// Bytes of every message.
 pub const SIZE: usize = 32;
@@ -102,6 +107,8 @@ pub enum Request {
     Alive,
     /// The pod may end once PostgreSQL has stopped.
     Leave,
+    /// The keeper is to become the program that the agent is.
+    Renew,
 }
 
 /// How a process ended.
@@ -126,6 +133,12 @@ pub enum Notice {
         terminating: bool,
         /// The keeper holds the lock on the data volume.
         locked: bool,
+        /// What it speaks: [`PROTOCOL`] of its version.
+        protocol: u8,
+        /// It was asked to become another program, and could not.
+        stays: bool,
+        /// It goes on where another program was: a signal that came just then is lost.
+        renewed: bool,
     },
     /// PostgreSQL was started.
     Started {
@@ -191,6 +204,7 @@ impl Request {
             Self::Alive => pack(5, 0, 0, 0, 0),
             Self::Leave => pack(6, 0, 0, 0, 0),
             Self::Disarm => pack(7, 0, 0, 0, 0),
+            Self::Renew => pack(8, 0, 0, 0, 0),
         }
     }
 
@@ -206,6 +220,7 @@ impl Request {
             5 => Some(Self::Alive),
             6 => Some(Self::Leave),
             7 => Some(Self::Disarm),
+            8 => Some(Self::Renew),
             _ => None,
         }
     }
@@ -216,12 +231,14 @@ impl Notice {
     #[must_use]
     pub fn encode(self) -> [u8; SIZE] {
         match self {
-            Self::Hello { postmaster, right, terminating, locked } => {
+            Self::Hello { postmaster, right, terminating, locked, protocol, stays, renewed } => {
                 let flags = u8::from(right.is_some())
                     | (u8::from(terminating) << 1)
-                    | (u8::from(locked) << 2);
+                    | (u8::from(locked) << 2)
+                    | (u8::from(stays) << 3)
+                    | (u8::from(renewed) << 4);
                 let (from, duration) = right.map_or((0, 0), |it| (it.from.0, it.duration.0));
-                let mut bytes = pack(1, 0, flags, from, duration);
+                let mut bytes = pack(1, protocol, flags, from, duration);
                 bytes[24..28].copy_from_slice(&postmaster.to_le_bytes());
                 bytes
             }
@@ -248,6 +265,9 @@ impl Notice {
                 right: (flags & 1 != 0).then_some(Right { from: Moment(a), duration: Span(b) }),
                 terminating: flags & 2 != 0,
                 locked: flags & 4 != 0,
+                protocol: bytes[1],
+                stays: flags & 8 != 0,
+                renewed: flags & 16 != 0,
             }),
             2 => Some(Self::Started { pid: small(a) }),
             3 => Some(Self::StartFailed { error: small(a) }),
@@ -278,6 +298,7 @@ mod tests {
             Request::Fence { grace: Duration::from_millis(1) },
             Request::Alive,
             Request::Leave,
+            Request::Renew,
         ];
         requests.extend(PostmasterSignal::ALL.map(Request::Signal));
         for request in requests {
@@ -288,12 +309,23 @@ mod tests {
     #[test]
     fn every_notice_is_read_as_it_was_written() {
         for notice in [
-            Notice::Hello { postmaster: 7, right: None, terminating: true, locked: false },
+            Notice::Hello {
+                postmaster: 7,
+                right: None,
+                terminating: true,
+                locked: false,
+                protocol: 3,
+                stays: true,
+                renewed: false,
+            },
             Notice::Hello {
                 postmaster: 0,
                 right: Some(Right { from: Moment(9), duration: Span(8) }),
                 terminating: false,
                 locked: true,
+                protocol: PROTOCOL,
+                stays: false,
+                renewed: true,
             },
             Notice::Started { pid: 3 },
             Notice::StartFailed { error: NOT_LOCKED },

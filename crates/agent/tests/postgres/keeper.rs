@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use matriarch_agent::driver::link::{KeeperLink, Postmaster};
-use matriarch_agent::keeper::message::{BootTime, Request};
+use matriarch_agent::driver::link::{KeeperLink, News, Postmaster};
+use matriarch_agent::keeper::message::{BootTime, PROTOCOL, Request};
 use matriarch_agent::postgres::sql::{SearchPath, Session};
 use matriarch_plan::protocol::{Action, Right, Span, StandbyNames};
 use rustix::process::{Pid, Signal, kill_process};
@@ -113,6 +113,64 @@ async fn a_killed_postmaster_takes_its_backends_with_it_before_the_agent_hears_o
     eventually("all are collected", async || children(pod.keeper.id()).len() == 1).await;
     // Reaped: it starts again at once.
     pod.done(Action::StartPrimary { names: StandbyNames::none() }).await;
+}
+
+/// The process stays, its program is another: PostgreSQL, its clients and the right notice nothing.
+#[tokio::test]
+async fn a_keeper_becomes_another_program_while_postgresql_runs_on() {
+    if !unprivileged("keeper::a_keeper_becomes_another_program_while_postgresql_runs_on") {
+        return;
+    }
+    let pod = primary("renew", 4).await;
+    let right = Right { from: BootTime::now().moment(), duration: Span::seconds(100) };
+    pod.context.link.tell(Request::Arm(right));
+    let before = postmaster(&pod);
+    let session = Session::open(&pod.root, "app", SearchPath::User).await.unwrap();
+    let limit = Duration::from_secs(5);
+    session
+        .execute("CREATE TABLE written (at timestamptz DEFAULT clock_timestamp())", limit)
+        .await
+        .unwrap();
+    let writer = tokio::spawn(async move {
+        for _ in 0..300 {
+            session.execute("INSERT INTO written DEFAULT VALUES", limit).await?;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok::<_, matriarch_agent::postgres::sql::Error>(session)
+    });
+    pod.context.link.tell(Request::Renew);
+    let (news, mut heard) = mpsc::unbounded_channel();
+    let (link, hello) = KeeperLink::over(pod.accept(), news).await.unwrap();
+    let number = before.as_raw_nonzero().get().unsigned_abs();
+    assert_eq!(link.postmaster(), Postmaster::Running { pid: number });
+    assert_eq!((hello.right, hello.locked, hello.stays), (Some(right), true, false));
+    assert_eq!(hello.protocol, PROTOCOL);
+    let environment = std::fs::read(format!("/proc/{}/environ", pod.keeper.id())).unwrap();
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    assert!(environment.contains("MATRIARCH_KEEPER_STATE={"), "it was not executed anew");
+    let session = writer.await.unwrap().unwrap();
+    let gap = "SELECT max(gap) < interval '1 second' FROM (SELECT at - lag(at) OVER (ORDER BY at) AS gap FROM written) AS gaps";
+    assert_eq!(session.value(gap, limit).await.unwrap().as_deref(), Some("t"));
+
+    // Also the second time, and it still ends PostgreSQL when the right runs out.
+    link.tell(Request::Renew);
+    let (news, mut heard_again) = mpsc::unbounded_channel();
+    let (link, hello) = KeeperLink::over(pod.accept(), news).await.unwrap();
+    assert_eq!((hello.right, hello.locked), (Some(right), true));
+    assert!(heard.recv().await.is_some(), "the former socket has ended");
+    let short = Right { from: BootTime::now().moment(), duration: Span::seconds(1) };
+    link.tell(Request::Arm(short));
+    tokio::time::timeout(Duration::from_secs(5), link.ended()).await.unwrap();
+    assert_eq!(pod.processes(), [], "a backend lives on");
+    // SIGTERM reaches the new program.
+    kill_process(Pid::from_raw(i32::try_from(pod.keeper.id()).unwrap()).unwrap(), Signal::TERM)
+        .unwrap();
+    loop {
+        let news = tokio::time::timeout(limit, heard_again.recv()).await.unwrap().unwrap();
+        if news == News::Terminate {
+            break;
+        }
+    }
 }
 
 fn children(of: u32) -> Vec<Pid> {

@@ -7,10 +7,14 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
+use matriarch_agent::keeper::renewal;
 use matriarch_agent::{KeeperOptions, Root};
 
 fn main() -> ExitCode {
     let done = match std::env::args().nth(1).as_deref() {
+        Some("keeper") if std::env::args().nth(2).as_deref() == Some(renewal::CHECK) => {
+            Ok(renewal::check())
+        }
         Some("keeper") => keep(),
         Some("relay") => relay(),
         Some(_) | None => Err(io::Error::other("started by tests, as keeper or as relay")),
@@ -27,8 +31,10 @@ fn variable(name: &str) -> io::Result<OsString> {
 
 /// The keeper on the directory that the test names; its agent is the relay.
 fn keep() -> io::Result<ExitCode> {
-    let agent = vec![std::env::current_exe()?.into_os_string(), "relay".into()];
-    let options = KeeperOptions { root: Root::new(variable("MATRIARCH_ROOT")?), agent };
+    let program = std::env::current_exe()?.into_os_string();
+    let agent = vec![program.clone(), "relay".into()];
+    let keeper = vec![program, "keeper".into()];
+    let options = KeeperOptions { root: Root::new(variable("MATRIARCH_ROOT")?), agent, keeper };
     Ok(matriarch_agent::keeper::run(options))
 }
 
