@@ -9,6 +9,7 @@ use matriarch_api::labels::{self, Label};
 use matriarch_api::names;
 use matriarch_api::secret::{CA_CERTIFICATE, CA_KEY, TLS_CERTIFICATE, TLS_KEY, connection};
 use matriarch_plan::action::VolumeRole;
+use matriarch_plan::protocol::LeaseRecord;
 use matriarch_plan::world::{Identity, PodRole, SecretRole, ServicePart};
 use matriarch_plan::{Action, Directive, InstanceName, Plan};
 use matriarch_render::setup::{Owner, member_names, object_name};
@@ -170,17 +171,33 @@ impl Executor<'_> {
                 self.label(what, instance, guard, *role).await
             }
             Action::SetBootstrapImage { instance, guard } => {
-                let patch = objects::pod::bootstrap_image(owner, guard);
-                self.patch(what, &self.pods(), instance.as_str(), &Patch::Strategic(&patch)).await
+                self.set_bootstrap_image(what, instance, guard).await
             }
             Action::DeletePod { instance, guard } => {
                 self.delete(what, &self.pods(), instance.as_str(), guard).await
             }
-            Action::FreeLease { guard, record, .. } => {
-                let patch = objects::lease::free(owner, guard, record);
-                self.merge(what, &self.leases(), &names::lease(owner.name()), &patch).await
-            }
+            Action::FreeLease { guard, record, .. } => self.free_lease(what, guard, record).await,
         }
+    }
+
+    async fn set_bootstrap_image(
+        &self,
+        what: &str,
+        instance: &InstanceName,
+        guard: &Identity,
+    ) -> Result<(), Error> {
+        let patch = objects::pod::bootstrap_image(self.owner, guard);
+        self.patch(what, &self.pods(), instance.as_str(), &Patch::Strategic(&patch)).await
+    }
+
+    async fn free_lease(
+        &self,
+        what: &str,
+        guard: &Identity,
+        record: &LeaseRecord,
+    ) -> Result<(), Error> {
+        let patch = objects::lease::free(self.owner, guard, record);
+        self.merge(what, &self.leases(), &names::lease(self.owner.name()), &patch).await
     }
 
     async fn direct(

@@ -2,7 +2,7 @@
 
 use matriarch_api::Cluster;
 use matriarch_plan::world::{Object, ServicePart};
-use matriarch_plan::{Seen, Wanted};
+use matriarch_plan::{PodStamp, Seen, Wanted};
 use matriarch_render::references::CatalogName;
 use serde_json::{Value, json};
 
@@ -52,7 +52,7 @@ fn pod(fields: &Value) -> Value {
     })
 }
 
-fn stamp(fields: &Value) -> String {
+fn stamp(fields: &Value) -> PodStamp {
     with(fields, &json!({}), objects::pod::stamp)
 }
 
