@@ -183,7 +183,12 @@ impl Namespace {
         clusters.delete_collection(&DeleteParams::background(), &ListParams::default()).await?;
         let pods: Api<Pod> = self.objects();
         until("the pods are gone", PATIENCE, async || {
-            Ok(pods.list(&ListParams::default()).await?.items.is_empty())
+            let there = pods.list(&ListParams::default()).await?.items;
+            let ended = |pod: &Pod| {
+                let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+                matches!(phase, Some("Succeeded" | "Failed"))
+            };
+            Ok(there.iter().all(ended))
         })
         .await?;
         api.delete(&self.name, &DeleteParams::background()).await?;

@@ -157,7 +157,8 @@ async fn smoke_full_volume_grows() -> Result<()> {
         let database = namespace.cluster("db", json!({"instances": 2})).await?;
         database.healthy(2).await?;
         let writer = database.writer().await?;
-        database.sql("create table filler (content text)").await?;
+        // Not compressed: it has to take place.
+        database.sql("create table filler (content text storage external)").await?;
         let fill = "insert into filler select repeat(md5(i::text), 300) \
                     from generate_series(1, 5000) i";
         let mut rounds = 0;
