@@ -46,6 +46,9 @@ const CONNECTION_LIMIT: Duration = Duration::from_secs(600);
 const RENEWAL: Duration = Duration::from_secs(300);
 /// How soon after a failure.
 const AGAIN: Duration = Duration::from_secs(5);
+/// The operator waits so long for its certificate before it begins: an agent that is told of no
+/// program for a moment would be told twice.
+const FIRST_CERTIFICATE: Duration = Duration::from_secs(10);
 
 /// How agents reach this operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,13 +96,13 @@ enum CertificateError {
 /// What this operator offers to agents, as it stands now.
 #[derive(Clone)]
 pub struct Offer {
-    binary: watch::Receiver<AgentBinary>,
+    binary: watch::Receiver<Option<AgentBinary>>,
 }
 
 impl Offer {
-    /// The program, and where it is served.
+    /// The program, and where it is served; none before there is a certificate to serve it with.
     #[must_use]
-    pub fn binary(&self) -> AgentBinary {
+    pub fn binary(&self) -> Option<AgentBinary> {
         self.binary.borrow().clone()
     }
 }
@@ -142,8 +145,8 @@ struct Served {
     sha256: String,
 }
 
-/// Serves this process's program until the process ends. Waits for the certificate, which all
-/// replicas share through a Secret of the operator's namespace.
+/// Serves this process's program until the process ends, as soon as there is the certificate, which
+/// all replicas share through a Secret of the operator's namespace.
 ///
 /// # Errors
 /// If the program cannot be read or the port is taken.
@@ -160,26 +163,29 @@ pub async fn serve(
     let listener =
         TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
     let secret = CertificateSecret::new(client, identity, &options);
-    let served = loop {
-        match secret.read_or_make().await {
-            Ok(served) => break served,
-            Err(error) => tracing::warn!(error = chain(&error), "no agent can be upgraded yet"),
-        }
-        tokio::time::sleep(AGAIN).await;
-    };
-    let binary = AgentBinary {
-        version: matriarch_api::VERSION.to_owned(),
-        sha256: program.sha256.clone(),
-        bytes: program.bytes,
-        architecture: std::env::consts::ARCH.to_owned(),
-        url: format!("{}{}", options.url.trim_end_matches('/'), path(&program.sha256)),
-        certificate_sha256: served.sha256.clone(),
-    };
-    tracing::info!(url = binary.url, bytes = binary.bytes, "serves its own program to agents");
-    let (sender, receiver) = watch::channel(binary);
-    let present = Arc::new(Mutex::new(served));
-    tokio::spawn(keep_certificate(secret, present.clone(), sender));
-    tokio::spawn(accept(listener, present, program));
+    let (sender, mut receiver) = watch::channel(None);
+    tokio::spawn(async move {
+        let served = secret.read_or_make_at_last().await;
+        let binary = AgentBinary {
+            version: matriarch_api::VERSION.to_owned(),
+            sha256: program.sha256.clone(),
+            bytes: program.bytes,
+            architecture: std::env::consts::ARCH.to_owned(),
+            url: format!("{}{}", options.url.trim_end_matches('/'), path(&program.sha256)),
+            certificate_sha256: served.sha256.clone(),
+        };
+        tracing::info!(url = binary.url, bytes = binary.bytes, "serves its own program to agents");
+        let present = Arc::new(Mutex::new(served));
+        tokio::spawn(accept(listener, present.clone(), program));
+        sender.send_replace(Some(binary));
+        keep_certificate(secret, present, sender).await;
+    });
+    // Databases do not wait for the upgrade of their agents.
+    let certified = receiver.wait_for(Option::is_some);
+    let late = tokio::time::timeout(FIRST_CERTIFICATE, certified).await.is_err();
+    if late {
+        tracing::warn!("begins without a certificate for agents: none is upgraded yet");
+    }
     Ok(Offer { binary: receiver })
 }
 
@@ -209,6 +215,16 @@ impl CertificateSecret {
             None => Api::default_namespaced(client),
         };
         Self { api, name: secret_name(identity), host }
+    }
+
+    async fn read_or_make_at_last(&self) -> Served {
+        loop {
+            match self.read_or_make().await {
+                Ok(served) => return served,
+                Err(error) => tracing::warn!(error = chain(&error), "no agent can be upgraded yet"),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     async fn read_or_make(&self) -> Result<Served, CertificateError> {
@@ -262,7 +278,7 @@ impl CertificateSecret {
 async fn keep_certificate(
     secret: CertificateSecret,
     present: Arc<Mutex<Served>>,
-    binary: watch::Sender<AgentBinary>,
+    binary: watch::Sender<Option<AgentBinary>>,
 ) {
     loop {
         tokio::time::sleep(RENEWAL).await;
@@ -271,6 +287,7 @@ async fn keep_certificate(
                 let sha256 = served.sha256.clone();
                 *present.lock().unwrap_or_else(PoisonError::into_inner) = served;
                 binary.send_if_modified(|it| {
+                    let Some(it) = it else { return false };
                     std::mem::replace(&mut it.certificate_sha256, sha256.clone()) != sha256
                 });
             }

@@ -81,7 +81,7 @@ impl Passes {
     fn setup(&self, key: &str) -> Setup {
         let upgrading = self.upgrading.lock().unwrap_or_else(PoisonError::into_inner);
         Setup {
-            agent: self.offer.as_ref().map(Offer::binary),
+            agent: self.offer.as_ref().and_then(Offer::binary),
             agents_wait: upgrading.len() >= UPGRADING_MAX && !upgrading.contains(key),
             ..self.options.setup()
         }

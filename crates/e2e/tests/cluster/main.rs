@@ -2,6 +2,7 @@
 //! runs these; plain `cargo test` leaves them out.
 
 mod daily;
+mod images;
 mod loss;
 mod namespace;
 mod nodes;
