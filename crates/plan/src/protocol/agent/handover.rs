@@ -230,11 +230,9 @@ impl Protocol {
         let serves = self.state() == PostgresState::Primary;
         let stage = match &reason {
             Reason::Crash => Stage::Awaiting(self.flushed()),
-            Reason::Wish { .. } | Reason::Leaving | Reason::Termination { short: false }
-                if serves && to.is_some() =>
-            {
-                Stage::Checkpoint
-            }
+            Reason::Wish { .. } | Reason::Leaving if serves && to.is_some() => Stage::Checkpoint,
+            // Also where nobody is fit by the last look: that may be half a second old.
+            Reason::Termination { short: false } if serves => Stage::Checkpoint,
             Reason::Wish { .. }
             | Reason::Leaving
             | Reason::Termination { .. }
