@@ -157,7 +157,7 @@ pub fn render(input: &Input<'_>, floor: Option<&StandbyFloor>) -> Result<Rendere
         hash.update(text.as_bytes());
         hash.update([0]);
     }
-    let replication_hash = hex(&hash.finalize()[..16]);
+    let replication_hash = crate::binary::hexadecimal(&hash.finalize()[..16]);
     settings.insert(CONFIGURATION_MARKER.to_owned(), input.hash.to_owned());
     settings.insert(REPLICATION_MARKER.to_owned(), replication_hash.clone());
     let user = system_user().ok_or_else(|| {
@@ -177,10 +177,6 @@ pub fn render(input: &Input<'_>, floor: Option<&StandbyFloor>) -> Result<Rendere
 
 fn joined<T: std::fmt::Display>(errors: &[T]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The name of the own user id, read from the file that the operator mounts: the C library, which

@@ -129,13 +129,9 @@ impl Program {
             hash.update(&buffer[..length]);
             at += u64::try_from(length).unwrap_or(0);
         }
-        let sha256 = hexadecimal(hash.finish().as_ref());
+        let sha256 = pki::hexadecimal(hash.finish().as_ref());
         Ok(Self { file, sha256, bytes })
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A certificate with its key, ready for use.
@@ -263,13 +259,13 @@ impl CertificateSecret {
             .map_err(|error| self.content(&error))?;
         let key = PrivateKeyDer::from_pem_slice(text(TLS_KEY)?.as_bytes())
             .map_err(|error| self.content(&error))?;
-        let sum = digest::digest(&digest::SHA256, &certificate);
+        let sha256 = pki::fingerprint(&certificate);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .and_then(|it| it.with_no_client_auth().with_single_cert(vec![certificate], key))
             .map_err(|error| self.content(&error))?;
-        Ok(Served { config: Arc::new(config), sha256: hexadecimal(sum.as_ref()) })
+        Ok(Served { config: Arc::new(config), sha256 })
     }
 }
 
@@ -414,7 +410,7 @@ mod tests {
         // Only so many at once; the place is free again when the answer has been read.
         assert_eq!(ask("GET", &own).status(), StatusCode::SERVICE_UNAVAILABLE);
         let body = response.into_body().collect().await.unwrap().to_bytes();
-        assert_eq!(hexadecimal(digest::digest(&digest::SHA256, &body).as_ref()), program.sha256);
+        assert_eq!(pki::fingerprint(&body), program.sha256);
         assert_eq!(ask("GET", &own).status(), StatusCode::OK);
     }
 }

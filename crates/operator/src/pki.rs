@@ -191,9 +191,13 @@ pub fn make_password() -> String {
 }
 
 /// Fingerprint of a certificate: SHA-256 of its DER form, hexadecimal.
-fn fingerprint(der: &[u8]) -> String {
-    let sum = digest::digest(&digest::SHA256, der);
-    sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+pub(crate) fn fingerprint(der: &[u8]) -> String {
+    hexadecimal(digest::digest(&digest::SHA256, der).as_ref())
+}
+
+/// Hexadecimal, lower case.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A certificate out of a bundle.

@@ -319,6 +319,14 @@ pub struct Volume {
     pub trouble: Option<String>,
 }
 
+impl Volume {
+    /// It has less than it asks for.
+    #[must_use]
+    pub fn is_growing(&self) -> bool {
+        self.requested.zip(self.capacity).is_some_and(|(asks, has)| has < asks)
+    }
+}
+
 /// The cluster's Lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -25,7 +25,6 @@ use matriarch_plan::spec::{
 };
 use matriarch_plan::world::{Object, SecretFacts, SecretRole};
 use matriarch_plan::{InstanceName, Seen, Spec, Wanted};
-use sha2::{Digest, Sha256};
 
 use crate::references::References;
 use crate::setup::Owner;
@@ -418,9 +417,7 @@ fn template(
 }
 
 fn hash(configuration: &Configuration) -> String {
-    let text = serde_json::to_string(configuration).unwrap_or_default();
-    let digest = Sha256::digest(text.as_bytes());
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    crate::stamp::hash(&serde_json::to_string(configuration).unwrap_or_default())
 }
 
 fn configuration(owner: &Owner<'_>, addresses: &BTreeMap<String, Vec<IpAddr>>) -> Configuration {

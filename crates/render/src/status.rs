@@ -241,10 +241,7 @@ fn volumes(status: &mut ClusterStatus, world: &World) {
         status.pvc_count = i32::try_from(claims.len()).ok();
         status.healthy_pvc =
             claims.iter().filter(|(_, used)| *used).map(|(name, _)| name.clone()).collect();
-        let growing = |volume: &Seen<Volume>| {
-            let sizes = volume.known().map(|volume| (volume.capacity, volume.requested));
-            matches!(sizes, Some((Some(has), Some(asks))) if has < asks)
-        };
+        let growing = |volume: &Seen<Volume>| volume.known().is_some_and(Volume::is_growing);
         let data = |(name, instance): (&InstanceName, &Instance)| {
             growing(&instance.data).then(|| names::data_claim(name.as_str()))
         };

@@ -45,23 +45,23 @@ impl Arguments {
 /// If something cannot be made, or a test fails.
 pub fn run(arguments: &Arguments) -> Result<()> {
     kube::run(kube::Verb::Up { nodes: 3, kubernetes: RELEASES[0].minor.to_owned() })?;
+    let program = suite::program(arguments.build(), None)?;
     if !arguments.installed {
-        install(arguments.build())?;
+        install(arguments.build(), &program)?;
     }
-    test(arguments)
+    test(arguments, &program)
 }
 
 /// Loads what `cargo xtask image` makes, and installs the operator as a user does.
-fn install(build: Build) -> Result<()> {
+fn install(build: Build, program: &Path) -> Result<()> {
     let mut renewed = false;
     image::run(&image::Arguments::all(build))?;
     for name in image::ARCHIVES {
         let archive = crate::paths::kube().join("images").join(name);
         renewed |= kube::load_once(&archive)? && name == image::ARCHIVES[0];
     }
-    let program = suite::program(build, None)?;
     let image = format!("localhost/matriarch/operator:{}", env!("CARGO_PKG_VERSION"));
-    let mut generate = Command::new(&program);
+    let mut generate = Command::new(program);
     generate.args(["install", "generate", "--image", &image, "--replicas", "2"]);
     generate.args(["--postgres-image", "localhost/matriarch/postgresql:17"]);
     let objects = command::run_quietly(&mut generate)?;
@@ -96,9 +96,8 @@ fn apply(objects: &str) -> Result<()> {
     bail!("kubectl apply does not accept what `matriarch install generate` printed")
 }
 
-fn test(arguments: &Arguments) -> Result<()> {
-    let program = suite::program(arguments.build(), None)?;
-    let names = names(&program)?;
+fn test(arguments: &Arguments, program: &Path) -> Result<()> {
+    let names = names(program)?;
     let wanted: Vec<&String> = names
         .iter()
         .filter(|name| arguments.filter.as_ref().is_none_or(|text| name.contains(text)))
@@ -114,7 +113,7 @@ fn test(arguments: &Arguments) -> Result<()> {
         if group.is_empty() {
             continue;
         }
-        let mut cargo = cargo(&program)?;
+        let mut cargo = cargo(program)?;
         cargo.args(["--ignored", "--nocapture", "--exact", threads]).args(group);
         if let Err(error) = command::run(&mut cargo) {
             failed.push(error);

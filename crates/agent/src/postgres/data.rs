@@ -307,7 +307,7 @@ pub fn new_incarnation() -> String {
         // The kernel's generator is always there; the thread's own is seeded from it.
         rand::RngCore::fill_bytes(&mut rand::rng(), &mut bytes);
     }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::binary::hexadecimal(&bytes)
 }
 
 /// Data directories that were moved aside.

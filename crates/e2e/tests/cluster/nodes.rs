@@ -37,7 +37,7 @@ fn service(node: &str) -> String {
 
 #[test]
 #[ignore = "needs a cluster: cargo xtask e2e"]
-fn services_are_reached_from_every_node_and_a_cut_node_runs_on() -> Result<()> {
+fn alone_services_are_reached_from_every_node_and_a_cut_node_runs_on() -> Result<()> {
     let nodes = ["node1", "node2", "node3"];
     let space = Namespace::create("nodes")?;
     for node in nodes {

@@ -60,7 +60,6 @@ pub fn step(view: &View<'_>, draft: &mut Draft) -> ControlFlow<()> {
     if view.world.lease.is_unknown() || !view.world.sees_members() {
         let what = "the Lease and the pods of a cluster that hibernates".to_owned();
         report.waits.push(Wait::Sight { what });
-        draft.hibernation = None;
         draft.report(report);
         return ControlFlow::Break(());
     }

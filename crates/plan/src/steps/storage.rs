@@ -94,7 +94,7 @@ fn grow(
             draft.act(StageOrder::Growth, action);
         }
         Some(_) | None => {
-            if volume.capacity.is_some_and(|has| has < requested) {
+            if volume.is_growing() {
                 match &volume.trouble {
                     Some(why) => report
                         .blocked

@@ -5,7 +5,6 @@ use matriarch_api::cluster::{ManagedService, ServiceSelectorType};
 use matriarch_api::labels::{self, Label};
 use matriarch_api::names;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::conform::conforms;
 use crate::resolve::services;
@@ -104,8 +103,7 @@ pub fn managed(owner: &Owner<'_>, name: &str, wished: &ManagedService) -> Value 
         }
     }
     metadata["labels"][owner.label(Label::IsManaged)] = json!(labels::TRUE);
-    let digest = Sha256::digest(json!([metadata, spec]).to_string().as_bytes());
-    let hash: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let hash = crate::stamp::hash(&json!([metadata, spec]).to_string());
     metadata["annotations"][owner.annotation(Annotation::Hash)] = json!(hash);
     json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
 }

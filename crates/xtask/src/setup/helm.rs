@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::kubernetes::go;
 use super::release::Release;
 use crate::{command, paths};
 
@@ -71,12 +71,6 @@ fn link_flags(helm: &str, kubernetes: &str) -> String {
         "-s -w -X {MODULE}/internal/version.version=v{helm} -X {rendering}Major={major} \
          -X {rendering}Minor={minor}"
     )
-}
-
-fn go(directory: &std::path::Path) -> Command {
-    let mut command = Command::new("go");
-    command.current_dir(directory).env("CGO_ENABLED", "0");
-    command
 }
 
 #[cfg(test)]

@@ -228,7 +228,8 @@ fn module_text(release: &Release, upstream: &str) -> String {
     text
 }
 
-fn go(directory: &Path) -> Command {
+/// `go` in this directory.
+pub fn go(directory: &Path) -> Command {
     let mut command = Command::new("go");
     // Without C the standard library is the same for all of them, and they run in an empty image.
     command.current_dir(directory).env("CGO_ENABLED", "0");
