@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 
 use crate::postgres::sql::{self, Session, identifier, literal};
 
+/// The role that initdb makes.
+const SUPERUSER: &str = "postgres";
 /// How long a statement may take.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -68,20 +70,12 @@ impl Passwords {
         access: &Access,
     ) -> Result<BTreeMap<String, String>, Error> {
         let mut versions = BTreeMap::new();
-        if let Some(name) = &names.application
-            && !access.owner.is_empty()
-        {
-            let (password, version) = read(secrets, name).await?;
-            self.set(session, &access.owner, Some(&password)).await?;
-            versions.insert(name.clone(), version);
+        for RolePassword { role, password, version } in read_all(secrets, names, access).await? {
+            self.set(session, &role, Some(&password)).await?;
+            versions.extend([version]);
         }
-        match &names.superuser {
-            Some(name) => {
-                let (password, version) = read(secrets, name).await?;
-                self.set(session, "postgres", Some(&password)).await?;
-                versions.insert(name.clone(), version);
-            }
-            None => self.set(session, "postgres", None).await?,
+        if names.superuser.is_none() {
+            self.set(session, SUPERUSER, None).await?;
         }
         Ok(versions)
     }
@@ -100,17 +94,7 @@ impl Passwords {
         if self.set.get(role) == Some(&hash) {
             return Ok(());
         }
-        let verifier = password.map_or_else(
-            || "NULL".to_owned(),
-            |password| literal(&postgres_protocol::password::scram_sha_256(password.as_bytes())),
-        );
-        // The verifier is kept out of the server's log as well.
-        let statement = format!(
-            "BEGIN; SET LOCAL log_statement = 'none'; SET LOCAL log_min_duration_statement = -1; \
-             SET LOCAL log_min_error_statement = 'panic'; ALTER ROLE {} PASSWORD {verifier}; \
-             COMMIT",
-            identifier(role)
-        );
+        let statement = statement(role, password);
         session
             .execute(&statement, LIMIT)
             .await
@@ -118,6 +102,56 @@ impl Passwords {
         self.set.insert(role.to_owned(), hash);
         Ok(())
     }
+}
+
+/// A role and its password.
+pub struct RolePassword {
+    role: String,
+    password: String,
+    /// The name and version of the Secret that it is from.
+    version: (String, String),
+}
+
+impl RolePassword {
+    /// What sets it.
+    #[must_use]
+    pub fn statement(&self) -> String {
+        statement(&self.role, Some(&self.password))
+    }
+}
+
+/// `ALTER ROLE … PASSWORD`. The verifier is kept out of the server's log as well.
+fn statement(role: &str, password: Option<&str>) -> String {
+    let verifier = password.map_or_else(
+        || "NULL".to_owned(),
+        |password| literal(&postgres_protocol::password::scram_sha_256(password.as_bytes())),
+    );
+    format!(
+        "BEGIN; SET LOCAL log_statement = 'none'; SET LOCAL log_min_duration_statement = -1; \
+         SET LOCAL log_min_error_statement = 'panic'; ALTER ROLE {} PASSWORD {verifier}; COMMIT",
+        identifier(role)
+    )
+}
+
+/// The passwords of all roles that have a Secret.
+///
+/// # Errors
+/// If one cannot be read.
+pub async fn read_all(
+    secrets: &Api<Secret>,
+    names: &SecretNames,
+    access: &Access,
+) -> Result<Vec<RolePassword>, Error> {
+    let application = names.application.as_ref().filter(|_| !access.owner.is_empty());
+    let roles = [(access.owner.as_str(), application), (SUPERUSER, names.superuser.as_ref())];
+    let mut found = Vec::new();
+    for (role, name) in roles {
+        let Some(name) = name else { continue };
+        let (password, version) = read(secrets, name).await?;
+        let version = (name.clone(), version);
+        found.push(RolePassword { role: role.to_owned(), password, version });
+    }
+    Ok(found)
 }
 
 async fn read(secrets: &Api<Secret>, name: &str) -> Result<(String, String), Error> {

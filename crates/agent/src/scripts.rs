@@ -2,9 +2,10 @@
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
-use matriarch_api::instance::{Initdb, KeyReference, KeyReferenceKind};
+use matriarch_api::instance::{Initdb, InstanceSpec, KeyReference, KeyReferenceKind};
 use matriarch_api::reasons::failure;
 
+use crate::access::{self, RolePassword};
 use crate::driver::context::{Context, Failed};
 use crate::postgres::initdb::Scripts;
 
@@ -12,8 +13,16 @@ use crate::postgres::initdb::Scripts;
 ///
 /// # Errors
 /// If something is missing; nothing is initialised without it.
-pub async fn read(context: &Context, options: &Initdb) -> Result<Scripts, Failed> {
+pub async fn read(
+    context: &Context,
+    spec: &InstanceSpec,
+    options: &Initdb,
+) -> Result<Scripts, Failed> {
+    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &context.options.namespace);
+    let passwords = access::read_all(&secrets, &spec.secrets, &spec.access).await;
     Ok(Scripts {
+        // What is missing is told by who sets them all the time.
+        passwords: passwords.unwrap_or_default().iter().map(RolePassword::statement).collect(),
         init: all(context, &options.post_init_sql_refs).await?,
         template: all(context, &options.post_init_template_sql_refs).await?,
         application: all(context, &options.post_init_application_sql_refs).await?,

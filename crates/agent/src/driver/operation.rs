@@ -440,7 +440,7 @@ async fn try_initialize(context: &Context) -> Result<Outcome, Failed> {
     let matriarch_api::instance::Bootstrap::Initdb(options) = &known.spec.bootstrap else {
         return Err(Failed::because(failure::INITDB_FAILED, "the directive says clone"));
     };
-    let scripts = crate::scripts::read(context, options).await?;
+    let scripts = crate::scripts::read(context, &known.spec, options).await?;
     let installation = context.installation(None).await?;
     context.set_replication(Replication::Primary(StandbyNames::none()))?;
     let configure = async |directory: &std::path::Path| {

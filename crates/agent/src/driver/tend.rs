@@ -91,6 +91,10 @@ fn due(last: Option<tokio::time::Instant>, period: Duration) -> bool {
     last.is_none_or(|last| last.elapsed() >= period)
 }
 
+fn is_primary(seen: &Seen) -> bool {
+    seen.observation.state == PostgresState::Primary
+}
+
 impl Tender {
     /// Runs for as long as the agent lives.
     pub async fn run(mut self) {
@@ -103,6 +107,10 @@ impl Tender {
                 () = tokio::time::sleep(PERIOD) => {}
                 changed = known.changed() => if changed.is_err() { return },
                 changed = self.holder.changed() => if changed.is_err() { return },
+                // A new primary's passwords are awaited by clients.
+                changed = self.seen.wait_for(|seen| is_primary(seen) != state.was_primary) => {
+                    if changed.is_err() { return }
+                }
             }
         }
     }
@@ -123,6 +131,14 @@ impl Tender {
     }
 
     async fn pass(&mut self, state: &mut State) {
+        let seen = self.seen.borrow().clone();
+        let primary = is_primary(&seen);
+        let running = primary || seen.observation.state == PostgresState::Standby;
+        if primary && !state.was_primary {
+            state.passwords.forget();
+            state.passwords_for = None;
+        }
+        state.was_primary = primary;
         let Ok(known) = self.context.known() else { return };
         let spec = &known.spec;
         let mut tended = self.tended.borrow().clone();
@@ -130,14 +146,6 @@ impl Tender {
         if let Err(failed) = self.certificates(state, spec, &mut tended).await {
             tended.failure = Some(failed);
         }
-        let seen = self.seen.borrow().clone();
-        let primary = seen.observation.state == PostgresState::Primary;
-        let running = primary || seen.observation.state == PostgresState::Standby;
-        if primary && !state.was_primary {
-            state.passwords.forget();
-            state.passwords_for = None;
-        }
-        state.was_primary = primary;
         if primary && let Err(failed) = self.access(state, spec, &mut tended).await {
             tended.failure = tended.failure.or(Some(failed));
         }

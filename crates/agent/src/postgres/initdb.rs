@@ -56,8 +56,8 @@ pub enum Error {
     Stop(#[source] std::io::Error),
 }
 
-/// Statements from Secrets and ConfigMaps, already read.
-#[derive(Clone, Debug, Default)]
+/// What Secrets and ConfigMaps hold for the first statements, already read.
+#[derive(Default)]
 pub struct Scripts {
     /// For database postgres.
     pub init: Vec<String>,
@@ -65,6 +65,9 @@ pub struct Scripts {
     pub template: Vec<String>,
     /// For the application's database.
     pub application: Vec<String>,
+    /// Statements that set the passwords of roles that initdb and these options make: the first
+    /// client that is let in finds its own set. Those that cannot be read yet are set later.
+    pub passwords: Vec<String>,
 }
 
 /// Makes a database cluster, its roles and its application database under the name of making.
@@ -215,6 +218,9 @@ async fn populate(root: &Root, options: &Initdb, scripts: &Scripts) -> Result<()
         if !owner.is_empty() && !exists(&session, "pg_roles", "rolname", owner).await? {
             let statement = format!("CREATE ROLE {} LOGIN", identifier(owner));
             execute(&session, &statement, format!("making role {owner}")).await?;
+        }
+        for statement in &scripts.passwords {
+            execute(&session, statement, "setting a password".to_owned()).await?;
         }
     }
     execute_all(root, "postgres", "postInitSQL", &options.post_init_sql, &scripts.init).await?;
