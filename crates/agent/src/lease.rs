@@ -2,6 +2,8 @@
 //! in all, and a new connection after every failure, because a connection into a cut network never
 //! answers.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -19,6 +21,9 @@ use crate::options::AgentOptions;
 
 /// For each request, connecting included.
 pub const LIMIT: Duration = Duration::from_secs(1);
+/// So many requests without an answer, one after the other, are told of: a single one is late now and
+/// then on a busy machine.
+const SILENCE: u32 = 3;
 
 /// The Lease, one request at a time.
 #[derive(Clone)]
@@ -28,6 +33,8 @@ pub struct LeaseClient {
     client: Option<Client>,
     /// The object as last read or written: what else is on it must survive our writes.
     last: Option<Lease>,
+    /// Requests without an answer since the last answer.
+    unanswered: Arc<AtomicU32>,
 }
 
 enum Failure {
@@ -59,7 +66,8 @@ impl LeaseClient {
     /// The Lease of this pod's cluster. Connects at the first request.
     #[must_use]
     pub fn new(options: &AgentOptions, identity: Identity) -> Self {
-        Self { options: options.clone(), identity, client: None, last: None }
+        let unanswered = Arc::default();
+        Self { options: options.clone(), identity, client: None, last: None, unanswered }
     }
 
     fn api(&mut self) -> Result<Api<Lease>, Failure> {
@@ -76,6 +84,7 @@ impl LeaseClient {
     /// Reads it, from the API and not from a cache.
     pub async fn read(&mut self) -> LeaseReading {
         let outcome = self.try_read().await;
+        self.note(outcome.as_ref().err());
         if let Err(failure) = &outcome {
             self.after(failure);
         }
@@ -114,6 +123,7 @@ impl LeaseClient {
     /// Writes it if it is still as `base` says. Never retried.
     pub async fn write(&mut self, base: Base, record: &LeaseRecord) -> LeaseWriting {
         let outcome = self.try_write(base, record).await;
+        self.note(outcome.as_ref().err());
         if let Err(failure) = &outcome {
             self.after(failure);
         }
@@ -146,10 +156,29 @@ impl LeaseClient {
         }
     }
 
+    /// Tells once that the API is away, and once that it is back.
+    fn note(&self, failure: Option<&Failure>) {
+        let unanswered = match failure {
+            None | Some(Failure::Status(_)) => {
+                let before = self.unanswered.swap(0, Ordering::Relaxed);
+                if before >= SILENCE {
+                    tracing::info!(unanswered = before, "the API server answers again");
+                }
+                return;
+            }
+            Some(Failure::Silent | Failure::Client(_)) => {
+                self.unanswered.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+            }
+        };
+        if unanswered == SILENCE {
+            tracing::warn!("the API server does not answer: the Lease cannot be read or written");
+        }
+    }
+
     /// After a failure nothing of the old connection is used again.
     fn after(&mut self, failure: &Failure) {
         match failure {
-            Failure::Silent => tracing::debug!("the API does not answer"),
+            Failure::Silent => {}
             Failure::Status(code) => tracing::debug!(code, "the API refuses"),
             Failure::Client(error) => tracing::warn!(%error, "no client"),
         }

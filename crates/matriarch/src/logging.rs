@@ -13,7 +13,8 @@ pub fn start(verb: &Verb) {
         return;
     }
     let default = match verb {
-        Verb::Operator(_) => "info",
+        // kube calls each request an error that is not answered; who asked says what that means.
+        Verb::Operator(_) => "info,kube_client=off",
         // Progress lines tell people what they need; the log is for what is out of order.
         Verb::Keeper
         | Verb::Agent { .. }
