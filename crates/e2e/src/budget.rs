@@ -4,10 +4,8 @@
 //! first acknowledged write (docs/ha-protocol.md, "Budgets").
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
 use serde_json::Value;
 
 /// A part of an outage.
@@ -58,19 +56,14 @@ struct Line {
 /// that of the next one.
 pub type Budget = BTreeMap<Part, Duration>;
 
-/// Reads the logs of all agents below `logs` and finds the milestones between `event` and `end`.
-///
-/// # Errors
-/// If the logs cannot be read.
-pub fn read(logs: &Path, event: SystemTime, end: SystemTime) -> anyhow::Result<Budget> {
-    let mut lines = Vec::new();
-    for entry in std::fs::read_dir(logs).with_context(|| format!("{}", logs.display()))? {
-        let path = entry?.path().join("postgres.log");
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        lines.extend(text.lines().filter_map(line).filter(|it| it.at > event && it.at < end));
-    }
+/// Finds the milestones between `event` and `end` in these logs of agents.
+#[must_use]
+pub fn of(logs: &[String], event: SystemTime, end: SystemTime) -> Budget {
+    let lines = logs.iter().flat_map(|log| log.lines());
+    let within = |it: &Line| it.at > event && it.at < end;
+    let mut lines: Vec<Line> = lines.filter_map(line).filter(within).collect();
     lines.sort_by_key(|line| line.at);
-    Ok(parts(&lines, event, end))
+    parts(&lines, event, end)
 }
 
 fn parts(lines: &[Line], event: SystemTime, end: SystemTime) -> Budget {

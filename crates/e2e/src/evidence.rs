@@ -8,7 +8,7 @@ use kube::api::{ListParams, LogParams};
 use kube::{Api, ResourceExt};
 use serde_json::Value;
 
-use crate::kubernetes::{Kubernetes, OPERATOR_NAMESPACE};
+use crate::kubernetes::{Kubernetes, Namespace, OPERATOR_NAMESPACE};
 
 /// Lines of level WARN or ERROR that may stand in a log, by a part of their message, and why.
 const EXPECTED: &[(&str, &str)] = &[(
@@ -21,17 +21,16 @@ const EXPECTED: &[(&str, &str)] = &[(
 ///
 /// # Errors
 /// With the lines, or if they cannot be read.
-pub async fn expect_quiet(
-    kubernetes: &Kubernetes,
-    namespace: &str,
-    since: jiff::Timestamp,
-) -> Result<()> {
+pub async fn expect_quiet(namespace: &Namespace, since: jiff::Timestamp) -> Result<()> {
     let mut found = Vec::new();
-    for place in [namespace, OPERATOR_NAMESPACE] {
-        for (pod, log) in logs(kubernetes, place, Some(since)).await? {
+    let expected = namespace.expected_warnings();
+    for place in [namespace.name(), OPERATOR_NAMESPACE] {
+        for (pod, log) in logs(namespace.kubernetes(), place, Some(since)).await? {
             let lines = log.lines().filter(|line| is_unexpected(line));
+            let lines = lines.filter(|line| !expected.iter().any(|part| line.contains(part)));
             // The operator serves all tests at once: another one's lines are another one's.
-            let own = lines.filter(|line| place == namespace || line.contains(namespace));
+            let name = namespace.name();
+            let own = lines.filter(|line| place == name || line.contains(name));
             found.extend(own.map(|line| format!("{pod}: {line}")));
         }
     }
@@ -51,8 +50,11 @@ fn is_unexpected(line: &str) -> bool {
         && !EXPECTED.iter().any(|(part, _)| line.contains(part))
 }
 
-/// The logs of all containers of a namespace.
-async fn logs(
+/// The logs of all containers of a namespace, by pod and container.
+///
+/// # Errors
+/// If the pods cannot be listed.
+pub async fn logs(
     kubernetes: &Kubernetes,
     namespace: &str,
     since: Option<jiff::Timestamp>,

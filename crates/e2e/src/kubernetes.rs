@@ -1,8 +1,10 @@
 //! The three-node Kubernetes that `cargo xtask kube up` starts, as a test sees it: a namespace of its
 //! own for each test, clusters in it, clients on its nodes, and ways to break things.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -22,6 +24,11 @@ use crate::writer::{self, Place, Writer};
 pub const PATIENCE: Duration = Duration::from_secs(240);
 /// The namespace of the operator.
 pub const OPERATOR_NAMESPACE: &str = "matriarch-system";
+
+/// How long a client waits for a connection or a statement.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(1);
+/// kube-proxy writes its rules at most once a second, later under load.
+const SERVICE_DELAY: Duration = Duration::from_secs(5);
 
 /// The running cluster of machines.
 #[derive(Clone)]
@@ -130,6 +137,7 @@ impl Kubernetes {
 pub struct Namespace {
     kubernetes: Kubernetes,
     name: String,
+    expected: Mutex<Vec<&'static str>>,
 }
 
 impl Namespace {
@@ -139,16 +147,10 @@ impl Namespace {
     /// # Errors
     /// The test's own, or an unexpected line in a log.
     pub async fn with(name: &str, work: impl AsyncFnOnce(&Self) -> Result<()>) -> Result<()> {
-        let kubernetes = Kubernetes::open().await?;
-        let namespace = Self { kubernetes, name: format!("e2e-{name}") };
-        namespace.delete().await?;
-        namespace.create().await?;
-        let begun = jiff::Timestamp::now();
-        // A panic is a failure like any other: what it leaves is collected as well.
-        let outcome = std::panic::AssertUnwindSafe(work(&namespace)).catch_unwind().await;
-        let outcome = outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("the test panicked")));
+        let (namespace, begun) = (Self::open(name).await?, jiff::Timestamp::now());
+        let outcome = namespace.attempt(work).await;
         let outcome = match outcome {
-            Ok(()) => evidence::expect_quiet(&namespace.kubernetes, &namespace.name, begun).await,
+            Ok(()) => evidence::expect_quiet(&namespace, begun).await,
             Err(error) => Err(error),
         };
         if outcome.is_err() {
@@ -160,6 +162,34 @@ impl Namespace {
         }
         let removed = namespace.delete().await;
         outcome.and(removed)
+    }
+
+    /// Makes the namespace, does the work and deletes the namespace, whatever the logs say.
+    ///
+    /// # Errors
+    /// The work's own.
+    pub async fn without_verdict(
+        name: &str,
+        work: impl AsyncFnOnce(&Self) -> Result<()>,
+    ) -> Result<()> {
+        let namespace = Self::open(name).await?;
+        let outcome = namespace.attempt(work).await;
+        outcome.and(namespace.delete().await)
+    }
+
+    async fn open(name: &str) -> Result<Self> {
+        let kubernetes = Kubernetes::open().await?;
+        let expected = Mutex::default();
+        let namespace = Self { kubernetes, name: format!("e2e-{name}"), expected };
+        namespace.delete().await?;
+        namespace.create().await?;
+        Ok(namespace)
+    }
+
+    /// A panic is a failure like any other: what it leaves is collected and removed as well.
+    async fn attempt(&self, work: impl AsyncFnOnce(&Self) -> Result<()>) -> Result<()> {
+        let outcome = std::panic::AssertUnwindSafe(work(self)).catch_unwind().await;
+        outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("the test panicked")))
     }
 
     async fn create(&self) -> Result<()> {
@@ -196,6 +226,18 @@ impl Namespace {
             Ok(api.get_opt(&self.name).await?.is_none())
         })
         .await
+    }
+
+    /// Warnings that hold one of these parts belong to what this test does.
+    pub fn expect_warnings(&self, parts: &[&'static str]) {
+        // A poisoned list is of a test that has failed already.
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner).extend(parts);
+    }
+
+    /// Those parts.
+    #[must_use]
+    pub fn expected_warnings(&self) -> Vec<&'static str> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn api(&self) -> Api<NamespaceObject> {
@@ -240,9 +282,15 @@ impl Namespace {
             "apiVersion": "matriarch.dev/v1", "kind": "Cluster",
             "metadata": {"name": name, "namespace": self.name}, "spec": spec,
         }))?;
-        let database = Database { namespace: self, name: name.to_owned() };
+        let database = self.existing(name);
         database.api().create(&PostParams::default(), &object).await?;
         Ok(database)
+    }
+
+    /// A Cluster that is there.
+    #[must_use]
+    pub fn existing(&self, name: &str) -> Database<'_> {
+        Database { namespace: self, name: name.to_owned() }
     }
 }
 
@@ -382,8 +430,9 @@ impl Database<'_> {
         Ok(Kubernetes::place(&other))
     }
 
-    /// libpq's connection string for the application, from its Secret and the Service `-rw`, with
-    /// full verification. Password and authority are in files of the test's own.
+    /// The connection string for the application, from its Secret and the Service `-rw`, with full
+    /// verification. Address, password and authority are in files of the test's own, which each call
+    /// writes anew.
     ///
     /// # Errors
     /// If the Secret or the Service is not there.
@@ -396,24 +445,44 @@ impl Database<'_> {
             Ok(String::from_utf8(bytes.0.clone())?)
         };
         let directory = self.namespace.kubernetes.directory.join("clients");
-        let directory = directory.join(&self.namespace.name);
+        let directory = directory.join(&self.namespace.name).join(&self.name);
         std::fs::create_dir_all(&directory)?;
         let (passfile, authority) = (directory.join("pgpass"), directory.join("ca.crt"));
-        std::fs::write(&passfile, format!("*:*:*:*:{}", value("password")?))?;
-        std::fs::write(&authority, value("ca.crt")?)?;
         let services: Api<Service> = self.namespace.objects();
         let service = services.get(&format!("{}-rw", self.name)).await?;
         let address = service.spec.and_then(|spec| spec.cluster_ip).context("no cluster IP")?;
+        let hostaddr = directory.join("address");
+        for (path, text) in [
+            (&passfile, format!("*:*:*:*:{}", value("password")?)),
+            (&authority, value("ca.crt")?),
+            (&hostaddr, address),
+        ] {
+            put(path, &text)?;
+        }
         Ok(format!(
-            "host={}-rw.{}.svc hostaddr={address} port=5432 dbname={} user={} \
+            "host={}-rw.{}.svc hostaddr={} port=5432 dbname={} user={} \
              sslmode=verify-full sslrootcert={} passfile={}",
             self.name,
             self.namespace.name,
+            hostaddr.display(),
             value("dbname")?,
             value("username")?,
             authority.display(),
             passfile.display()
         ))
+    }
+
+    /// The same as libpq takes it.
+    ///
+    /// # Errors
+    /// As [`Database::connection_string`].
+    pub async fn libpq_string(&self) -> Result<String> {
+        let string = self.connection_string().await?;
+        let words = string.split_whitespace().map(|word| match word.strip_prefix("hostaddr=") {
+            Some(path) => Ok(format!("hostaddr={}", std::fs::read_to_string(path)?)),
+            None => Ok(word.to_owned()),
+        });
+        Ok(words.collect::<Result<Vec<_>>>()?.join(" "))
     }
 
     /// A client that writes, on another node than the primary's.
@@ -422,7 +491,7 @@ impl Database<'_> {
     /// If it cannot begin.
     pub async fn writer(&self) -> Result<Writer> {
         let place = self.elsewhere().await?;
-        Writer::start_at(&place, &self.connection_string().await?).await
+        Writer::start_at(&place, &self.connection_string().await?, CLIENT_PATIENCE).await
     }
 
     /// Asks through `-rw` from another node than the primary's.
@@ -431,8 +500,18 @@ impl Database<'_> {
     /// PostgreSQL's.
     pub async fn sql(&self, sql: &str) -> Result<String> {
         let place = self.elsewhere().await?;
-        let rows = writer::query(&place, &self.connection_string().await?, sql).await?;
-        Ok(rows.join("\n"))
+        let begun = Instant::now();
+        loop {
+            let rows = writer::query(&place, &self.connection_string().await?, sql).await;
+            match rows {
+                // kube-proxy refuses a Service without endpoints, and is up to a second behind.
+                Err(error) if is_refused(&error) && begun.elapsed() < SERVICE_DELAY => {
+                    sleep(Duration::from_millis(100)).await;
+                }
+                Ok(rows) => return Ok(rows.join("\n")),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Waits until SQL through `-rw` gives this answer.
@@ -452,6 +531,24 @@ impl Database<'_> {
         }
         bail!("{sql}: {last:?}, not {wanted:?}")
     }
+}
+
+/// Writes a file in one step: a client may be reading it.
+fn put(path: &Path, text: &str) -> Result<()> {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text)
+        // libpq reads no password from a file that others may read.
+        .and_then(|()| std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600)))
+        .and_then(|()| std::fs::rename(&new, path))?;
+    Ok(())
+}
+
+/// Nobody listens there, as the error's causes have it.
+fn is_refused(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    })
 }
 
 /// Waits until something holds.

@@ -5,5 +5,6 @@ pub mod budget;
 pub mod evidence;
 pub mod kubernetes;
 pub mod local;
+pub mod owned;
 pub mod turn;
 pub mod writer;

@@ -26,7 +26,8 @@ use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream}
 
 /// Time between two writes of an undisturbed writer.
 const PERIOD: Duration = Duration::from_millis(5);
-/// How long a connection or a statement may take before the client gives it up.
+/// How long a connection or a statement may take before a client gives it up that is told nothing
+/// else.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The same for a query of a test.
 const QUERY: Duration = Duration::from_secs(30);
@@ -57,9 +58,13 @@ pub struct Tally {
 }
 
 /// A connection string; password and certificates are read anew for each connection, because
-/// either may change.
+/// either may change. So is an address that is given as the path of a file: it stands for a name.
 #[derive(Clone)]
-struct Target(String);
+struct Target {
+    string: String,
+    /// How long a connection or a statement may take.
+    patience: Duration,
+}
 
 impl Place {
     /// Runs `work` on a thread that stands here.
@@ -91,7 +96,8 @@ impl Place {
 /// # Errors
 /// PostgreSQL's, or that it could not be reached.
 pub async fn query(place: &Place, target: &str, sql: &str) -> anyhow::Result<Vec<String>> {
-    let (target, sql) = (Target(target.to_owned()), sql.to_owned());
+    let target = Target { string: target.to_owned(), patience: PATIENCE };
+    let sql = sql.to_owned();
     let thread = place.run(async move || {
         let client = target.connect().await?;
         let answer = timeout(QUERY, client.simple_query(&sql)).await??;
@@ -115,15 +121,19 @@ impl Writer {
     /// # Errors
     /// If it cannot connect or make the table.
     pub async fn start(connection_string: &str) -> anyhow::Result<Self> {
-        Self::start_at(&Place::default(), connection_string).await
+        Self::start_at(&Place::default(), connection_string, PATIENCE).await
     }
 
-    /// The same, standing elsewhere.
+    /// The same, standing elsewhere, with its own `patience` for a connection or a statement.
     ///
     /// # Errors
     /// As [`Writer::start`].
-    pub async fn start_at(place: &Place, connection_string: &str) -> anyhow::Result<Self> {
-        let target = Target(connection_string.to_owned());
+    pub async fn start_at(
+        place: &Place,
+        connection_string: &str,
+        patience: Duration,
+    ) -> anyhow::Result<Self> {
+        let target = Target { string: connection_string.to_owned(), patience };
         let stop = Arc::new(AtomicBool::new(false));
         let (ready, begun) = tokio::sync::oneshot::channel();
         let stopped = stop.clone();
@@ -233,7 +243,7 @@ async fn write(
         value += 1;
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&value];
         let insert = connected.execute("insert into written values ($1)", &parameters);
-        if let Ok(Ok(1)) = timeout(PATIENCE, insert).await {
+        if let Ok(Ok(1)) = timeout(target.patience, insert).await {
             acknowledged.push((value, Instant::now()));
             counter.fetch_add(1, Ordering::Relaxed);
             client = Some(connected);
@@ -248,11 +258,14 @@ impl Target {
         let mut config = tokio_postgres::Config::new();
         let mut roots = RootCertStore::empty();
         let mut address = IpAddr::from([127, 0, 0, 1]);
-        for pair in self.0.split_whitespace() {
+        for pair in self.string.split_whitespace() {
             let (key, value) = pair.split_once('=').context("key=value")?;
             match key {
                 "host" => {
                     config.host(value);
+                }
+                "hostaddr" if value.starts_with('/') => {
+                    address = std::fs::read_to_string(value)?.parse()?;
                 }
                 "hostaddr" => address = value.parse()?,
                 "port" => {
@@ -280,7 +293,7 @@ impl Target {
                 _ => anyhow::bail!("unknown parameter {key}"),
             }
         }
-        config.hostaddr(address).connect_timeout(PATIENCE);
+        config.hostaddr(address).connect_timeout(self.patience);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -291,7 +304,7 @@ impl Target {
 
     async fn connect(&self) -> anyhow::Result<tokio_postgres::Client> {
         let (config, tls) = self.parse()?;
-        let (client, connection) = timeout(PATIENCE, config.connect(tls)).await??;
+        let (client, connection) = timeout(self.patience, config.connect(tls)).await??;
         tokio::spawn(async move {
             // The client sees the error as well.
             let _ = connection.await;

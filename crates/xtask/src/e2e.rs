@@ -1,10 +1,12 @@
 //! `cargo xtask e2e`: the tests against a real Kubernetes, with all that they need made first.
 
+use std::ffi::OsString;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::setup::release::RELEASES;
 use crate::suite::Build;
@@ -46,10 +48,50 @@ impl Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     kube::run(kube::Verb::Up { nodes: 3, kubernetes: RELEASES[0].minor.to_owned() })?;
     let program = suite::program(arguments.build(), None)?;
+    let tests = test_program()?;
+    let wanted = select(arguments, &tests)?;
     if !arguments.installed {
         install(arguments.build(), &program)?;
     }
-    test(arguments, &program)
+    test(wanted, &tests, &program)
+}
+
+/// The test binary, in the selection that everything else is built with, and under clippy as it is.
+fn test_program() -> Result<PathBuf> {
+    let mut cargo = suite::cargo_command();
+    suite::lint(&mut cargo)?;
+    cargo.args(["test", "--workspace", "--test", "cluster", "--no-run"]);
+    command::run(&mut cargo)?;
+    let said = command::run_quietly(cargo.arg("--message-format=json"))?;
+    let messages = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut programs = messages.filter(|it| it["target"]["name"] == "cluster");
+    let program = programs.find_map(|it| it["executable"].as_str().map(PathBuf::from));
+    program.context("cargo names no test binary")
+}
+
+/// Starts the cluster, loads images and installs the operator, for a benchmark: the environment in
+/// which it finds them.
+///
+/// # Errors
+/// If something cannot be made.
+pub fn ready(build: Build, program: &Path) -> Result<Vec<(&'static str, OsString)>> {
+    kube::run(kube::Verb::Up { nodes: 3, kubernetes: RELEASES[0].minor.to_owned() })?;
+    install(build, program)?;
+    environment(program)
+}
+
+/// Where the tests and benchmarks find what they need.
+fn environment(program: &Path) -> Result<Vec<(&'static str, OsString)>> {
+    let xtask = std::env::current_exe().context("cannot find this program")?;
+    let mut environment: Vec<(&'static str, OsString)> =
+        kube::environment()?.map(|(name, path)| (name, path.into_os_string())).into();
+    environment.extend([
+        ("MATRIARCH_KUBE", crate::paths::kube().into_os_string()),
+        ("MATRIARCH_XTASK", xtask.into_os_string()),
+        ("MATRIARCH_BINARY", program.as_os_str().to_owned()),
+        ("MATRIARCH_HELM", crate::paths::helm().into_os_string()),
+    ]);
+    Ok(environment)
 }
 
 /// Loads what `cargo xtask image` makes, and installs the operator as a user does.
@@ -60,6 +102,7 @@ fn install(build: Build, program: &Path) -> Result<()> {
         let archive = crate::paths::kube().join("images").join(name);
         renewed |= kube::load_once(&archive)? && name == image::ARCHIVES[0];
     }
+    kube::load_once(&image::next(build)?)?;
     let image = format!("localhost/matriarch/operator:{}", env!("CARGO_PKG_VERSION"));
     let mut generate = Command::new(program);
     generate.args(["install", "generate", "--image", &image, "--replicas", "2"]);
@@ -96,26 +139,33 @@ fn apply(objects: &str) -> Result<()> {
     bail!("kubectl apply does not accept what `matriarch install generate` printed")
 }
 
-fn test(arguments: &Arguments, program: &Path) -> Result<()> {
-    let names = names(program)?;
-    let wanted: Vec<&String> = names
+/// The tests that are asked for.
+fn select(arguments: &Arguments, tests: &Path) -> Result<Vec<String>> {
+    let names = names(tests)?;
+    let wanted: Vec<String> = names
         .iter()
         .filter(|name| arguments.filter.as_ref().is_none_or(|text| name.contains(text)))
         .filter(|name| !arguments.smoke || name.contains(SMOKE))
+        .cloned()
         .collect();
     if wanted.is_empty() {
         bail!("no test is named like that; there are:\n{}", names.join("\n"));
     }
-    let (alone, together): (Vec<&String>, Vec<&String>) =
+    Ok(wanted)
+}
+
+fn test(wanted: Vec<String>, tests: &Path, program: &Path) -> Result<()> {
+    let (alone, together): (Vec<String>, Vec<String>) =
         wanted.into_iter().partition(|name| own_name(name).starts_with(ALONE));
     let mut failed = Vec::new();
     for (group, threads) in [(together, AT_ONCE), (alone, "--test-threads=1")] {
         if group.is_empty() {
             continue;
         }
-        let mut cargo = cargo(program)?;
-        cargo.args(["--ignored", "--nocapture", "--exact", threads]).args(group);
-        if let Err(error) = command::run(&mut cargo) {
+        let mut run = Command::new(tests);
+        run.current_dir(crate::paths::workspace().join("crates/e2e")).envs(environment(program)?);
+        run.args(["--ignored", "--nocapture", "--exact", threads]).args(group);
+        if let Err(error) = command::run(&mut run) {
             failed.push(error);
         }
     }
@@ -126,19 +176,8 @@ fn own_name(test: &str) -> &str {
     test.rsplit("::").next().unwrap_or(test)
 }
 
-fn names(program: &Path) -> Result<Vec<String>> {
-    let mut cargo = cargo(program)?;
-    let listed = command::run_quietly(cargo.args(["--list", "--ignored", "--format", "terse"]))?;
+fn names(tests: &Path) -> Result<Vec<String>> {
+    let mut list = Command::new(tests);
+    let listed = command::run_quietly(list.args(["--list", "--ignored", "--format", "terse"]))?;
     Ok(listed.lines().filter_map(|line| Some(line.strip_suffix(": test")?.to_owned())).collect())
-}
-
-/// `cargo test` of the one test binary, in the selection that everything else is built with.
-fn cargo(program: &Path) -> Result<Command> {
-    let mut cargo = suite::cargo_command();
-    cargo.envs(kube::environment()?);
-    cargo.env("MATRIARCH_KUBE", crate::paths::kube());
-    cargo.env("MATRIARCH_XTASK", std::env::current_exe().context("cannot find this program")?);
-    cargo.env("MATRIARCH_BINARY", program);
-    cargo.args(["test", "--workspace", "--test", "cluster", "--"]);
-    Ok(cargo)
 }

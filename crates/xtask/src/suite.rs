@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{command, paths, setup};
+use crate::{command, e2e, paths, setup};
 
 /// One step: its name and what it runs.
 struct Step {
@@ -112,6 +112,9 @@ pub fn bench(arguments: &[String]) -> Result<ExitCode> {
     let release = shipped(&["matriarch", "matriarch-e2e"], None)?;
     let mut program = Command::new(release.join("matriarch-bench"));
     program.args(arguments).envs(setup::environment());
+    if arguments.iter().any(|word| word == "--kube") {
+        program.envs(e2e::ready(Build::Shipped, &release.join("matriarch"))?);
+    }
     let status = program
         .env("MATRIARCH_BINARY", release.join("matriarch"))
         .status()
@@ -207,7 +210,7 @@ fn linting(words: &[&str]) -> Result<()> {
     command::run(cargo.args(words))
 }
 
-fn lint(cargo: &mut Command) -> Result<()> {
+pub fn lint(cargo: &mut Command) -> Result<()> {
     cargo.env("RUSTC_WORKSPACE_WRAPPER", clippy_driver()?);
     cargo.env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
     Ok(())

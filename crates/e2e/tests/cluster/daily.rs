@@ -154,6 +154,11 @@ async fn smoke_fenced_and_hibernated() -> Result<()> {
 #[ignore = "needs a Kubernetes: cargo xtask e2e"]
 async fn smoke_full_volume_grows() -> Result<()> {
     Namespace::with("full", async |namespace| {
+        namespace.expect_warnings(&[
+            "No space left on device",
+            "cannot connect to PostgreSQL's local socket",
+            "the old data directory is kept",
+        ]);
         let database = namespace.cluster("db", json!({"instances": 2})).await?;
         database.healthy(2).await?;
         let writer = database.writer().await?;

@@ -4,17 +4,15 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams};
-use matriarch_e2e::kubernetes::{
-    Database, Kubernetes, Namespace, OPERATOR_NAMESPACE, PATIENCE, until,
-};
+use kube::api::DeleteParams;
+use matriarch_e2e::kubernetes::{Database, Namespace, PATIENCE, until};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::daily::nothing_lost;
+use crate::operators::operators;
 
 /// Three instances whose commits are acknowledged by two: what is acknowledged is not lost.
 fn synchronous() -> Value {
@@ -30,19 +28,6 @@ async fn another_is_primary(database: &Database<'_>, former: &str) -> Result<()>
 /// The number of a node.
 fn number(node: &str) -> &str {
     node.trim_start_matches("node")
-}
-
-async fn operators(kubernetes: &Kubernetes, replicas: u32) -> Result<()> {
-    let api: Api<Deployment> = Api::namespaced(kubernetes.client().clone(), OPERATOR_NAMESPACE);
-    let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-    api.patch("matriarch-operator", &PatchParams::default(), &patch).await?;
-    until("the operators are as many", PATIENCE, async || {
-        let status = api.get("matriarch-operator").await?.status.unwrap_or_default();
-        let wanted = i32::try_from(replicas)?;
-        Ok(status.ready_replicas.unwrap_or_default() == wanted
-            && status.replicas.unwrap_or_default() == wanted)
-    })
-    .await
 }
 
 #[tokio::test]

@@ -6,4 +6,5 @@ mod images;
 mod loss;
 mod namespace;
 mod nodes;
+mod operators;
 mod volumes;

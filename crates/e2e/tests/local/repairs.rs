@@ -6,28 +6,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
-use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams};
+use kube::api::DeleteParams;
 use kube::{Api, Client, ResourceExt};
 use matriarch_e2e::local::{Machine, Writer, example};
+use matriarch_e2e::owned;
 use tokio::time::sleep;
 
 const NAME: &str = "cluster-example";
 const NAMESPACE: &str = "default";
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Every kind that the operator makes or that agents make for it, pods and volumes apart.
-const KINDS: [(&str, &str, &str, &str); 10] = [
-    ("", "v1", "Service", "services"),
-    ("", "v1", "ServiceAccount", "serviceaccounts"),
-    ("", "v1", "ConfigMap", "configmaps"),
-    ("", "v1", "Secret", "secrets"),
-    ("rbac.authorization.k8s.io", "v1", "Role", "roles"),
-    ("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
-    ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
-    ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
-    ("coordination.k8s.io", "v1", "Lease", "leases"),
-    ("matriarch.dev", "v1", "Instance", "instances"),
-];
 
 struct World {
     machine: Machine,
@@ -35,28 +22,6 @@ struct World {
 }
 
 impl World {
-    /// Objects of a kind that the cluster owns, directly or by one of its objects.
-    async fn owned(&self, api: &Api<DynamicObject>) -> Result<Vec<DynamicObject>> {
-        let all = api.list(&ListParams::default()).await?.items;
-        Ok(all.into_iter().filter(|it| it.name_any().starts_with(NAME)).collect())
-    }
-
-    /// Deletes one object and waits until another one has its name.
-    async fn delete(&self, api: &Api<DynamicObject>, object: &DynamicObject) -> Result<()> {
-        let name = object.name_any();
-        let kind = object.types.as_ref().map(|types| types.kind.clone()).unwrap_or_default();
-        api.delete(&name, &DeleteParams::default())
-            .await
-            .with_context(|| format!("{kind} {name}"))?;
-        let begun = Instant::now();
-        while api.get_opt(&name).await?.is_none_or(|now| now.uid() == object.uid()) {
-            ensure!(begun.elapsed() < PATIENCE, "{kind} {name} does not come back");
-            sleep(Duration::from_millis(50)).await;
-        }
-        println!("{kind} {name}: back after {:.1} s", begun.elapsed().as_secs_f64());
-        Ok(())
-    }
-
     fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.client.clone(), NAMESPACE)
     }
@@ -82,17 +47,9 @@ async fn start(name: &str, port: u16) -> Result<World> {
 async fn every_object_that_is_deleted_comes_back() -> Result<()> {
     let world = start("repairs", 17632).await?;
     let writer = Writer::start(&world.machine.connection_string()?).await?;
-    let mut kinds = BTreeSet::new();
-    for (group, version, kind, plural) in KINDS {
-        let resource =
-            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
-        let api = Api::namespaced_with(world.client.clone(), NAMESPACE, &resource);
-        for object in world.owned(&api).await? {
-            kinds.insert(kind);
-            world.delete(&api, &object).await?;
-        }
+    for kind in &owned::KINDS {
+        owned::delete_each(&world.client, NAMESPACE, NAME, kind, async || Ok(())).await?;
     }
-    assert_eq!(kinds.len(), KINDS.len(), "some kind is not there at all: {kinds:?}");
     world.machine.healed(PATIENCE).await?;
     let primary = world.machine.primary().await?.name;
 

@@ -108,6 +108,17 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     })
 }
 
+/// Makes the operator's image `next`, which is another build of the same: its archive.
+///
+/// # Errors
+/// Says what could not be made.
+pub fn next(build: Build) -> Result<PathBuf> {
+    let directory = directory()?;
+    let _alone = lock(&directory)?;
+    operator::make_next(build, &directory)?;
+    Ok(directory.join(operator::NEXT))
+}
+
 impl Name {
     /// The major of an operand image.
     fn major(self) -> Option<Major> {

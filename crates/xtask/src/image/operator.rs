@@ -1,6 +1,7 @@
 //! The operator's image: the one program, on a root that has nothing else.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,6 +13,9 @@ use crate::{command, paths};
 
 /// Who runs it: no user of the image, so a number.
 const USER: &str = "65532";
+
+/// The archive of another build of the operator, for tests of its upgrade.
+pub const NEXT: &str = "operator-next.tar";
 
 /// The version that the program has by itself.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -33,6 +37,32 @@ pub fn make(build: Build, tag: Option<&str>, directory: &Path) -> Result<()> {
         remove(&root)?;
         made
     })
+}
+
+/// Makes `operator-next.tar` in `directory`: the same program with other bytes behind its end, so
+/// that it has another digest. That is what tells operators and agents two versions apart, and takes
+/// seconds where a compiler takes minutes.
+pub fn make_next(build: Build, directory: &Path) -> Result<()> {
+    let out = directory.join(NEXT);
+    once(&out, &inputs(build, &paths::workspace())?, || {
+        let program = suite::program(build, None)?;
+        let root = directory.join("operator-next.root");
+        remove(&root)?;
+        let made = fill(&root, &program)
+            .and_then(|()| lengthen(&root.join("matriarch")))
+            .and_then(|()| require_version(&root, VERSION))
+            .and_then(|()| archive(&root, "localhost/matriarch/operator:next", &out, &config()));
+        remove(&root)?;
+        made
+    })
+}
+
+fn lengthen(program: &Path) -> Result<()> {
+    fs::OpenOptions::new()
+        .append(true)
+        .open(program)
+        .and_then(|mut file| file.write_all(b"another build"))
+        .with_context(|| format!("cannot write {}", program.display()))
 }
 
 fn config() -> Config {

@@ -1,10 +1,11 @@
 //! pgbench beside the client that is measured.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use matriarch_e2e::writer::Place;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
@@ -30,21 +31,25 @@ impl Load {
     ///
     /// # Errors
     /// If pgbench is not there or cannot make its tables.
-    pub async fn start(self, connection_string: &str) -> anyhow::Result<Option<Running>> {
+    pub async fn start(
+        self,
+        place: &Place,
+        connection_string: &str,
+    ) -> anyhow::Result<Option<Running>> {
         let Self::Pgbench(rate) = self else { return Ok(None) };
         let program = find()?;
-        let made = Command::new(&program)
+        let made = at(place, &program)
             .args(["-i", "-q", "-s", "5", connection_string])
             .output()
             .await
             .context("cannot run pgbench")?;
         let error = String::from_utf8_lossy(&made.stderr);
         ensure!(made.status.success(), "pgbench -i: {error}");
-        let connection_string = connection_string.to_owned();
+        let (place, connection_string) = (place.clone(), connection_string.to_owned());
         let task = tokio::spawn(async move {
             // It ends with every connection that breaks, and is started again.
             loop {
-                if let Ok(mut child) = spawn(&program, rate, &connection_string) {
+                if let Ok(mut child) = spawn(&place, &program, rate, &connection_string) {
                     // How it ended does not matter here.
                     let _ = child.wait().await;
                 }
@@ -55,8 +60,25 @@ impl Load {
     }
 }
 
-fn spawn(program: &PathBuf, rate: u32, connection_string: &str) -> std::io::Result<Child> {
-    Command::new(program)
+/// A program that stands there.
+fn at(place: &Place, program: &Path) -> Command {
+    match &place.0 {
+        None => Command::new(program),
+        Some(namespace) => {
+            let mut command = Command::new("nsenter");
+            command.arg(format!("--net={}", namespace.display())).arg("--").arg(program);
+            command
+        }
+    }
+}
+
+fn spawn(
+    place: &Place,
+    program: &Path,
+    rate: u32,
+    connection_string: &str,
+) -> std::io::Result<Child> {
+    at(place, program)
         .args(["-n", "-c", "4", "-T", "600", "-R", &rate.to_string(), connection_string])
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -2,7 +2,9 @@
 
 mod failover;
 mod figures;
+mod kubernetes;
 mod load;
+mod one_machine;
 mod pauses;
 
 use std::process::ExitCode;
