@@ -53,7 +53,12 @@ pub async fn delete_each(
     let resource = ApiResource::from_gvk_with_plural(&kind, plural);
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
     let mut all = api.list(&ListParams::default()).await?.items;
-    all.retain(|it| it.name_any().starts_with(cluster));
+    // The EndpointSlices of Services with a selector are Kubernetes' own, under names by chance.
+    let foreign = |it: &DynamicObject| {
+        let by = it.labels().get("endpointslice.kubernetes.io/managed-by");
+        by.is_some_and(|by| by == "endpointslice-controller.k8s.io")
+    };
+    all.retain(|it| it.name_any().starts_with(cluster) && !foreign(it));
     ensure!(!all.is_empty(), "the cluster has no {plural}");
     for object in all {
         let name = object.name_any();

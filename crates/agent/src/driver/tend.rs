@@ -81,6 +81,8 @@ struct State {
     was_primary: bool,
     passwords_for: Option<(InstanceSpec, tokio::time::Instant)>,
     slots_at: Option<tokio::time::Instant>,
+    /// The last look at them failed.
+    slots_failed: bool,
     tried: Option<Accepted>,
     ldap_for: Option<(SecretKeySelector, tokio::time::Instant)>,
     /// The files are out of date although the configuration is the same.
@@ -342,8 +344,15 @@ impl Tender {
             })
             .await;
         match outcome {
-            Ok(()) => state.slots_at = Some(tokio::time::Instant::now()),
-            Err(error) => tracing::warn!(error = chain(&error), "slots"),
+            Ok(()) => {
+                state.slots_at = Some(tokio::time::Instant::now());
+                state.slots_failed = false;
+            }
+            // It may have ended since it was seen; what lasts is said.
+            Err(error) if state.slots_failed => {
+                tracing::warn!(error = chain(&error), "cannot keep the replication slots");
+            }
+            Err(_) => state.slots_failed = true,
         }
     }
 }

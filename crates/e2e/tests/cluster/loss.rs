@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Node;
-use kube::Api;
 use kube::api::DeleteParams;
+use kube::{Api, ResourceExt};
 use matriarch_e2e::kubernetes::{Database, Namespace, PATIENCE, until};
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -25,6 +25,13 @@ async fn another_is_primary(database: &Database<'_>, former: &str) -> Result<()>
         .await
 }
 
+/// What the agent and the keeper of a primary say that cannot reach the API, nor all of its cohort.
+const NO_API: [&str; 3] = [
+    "the API server does not answer",
+    "the right to accept writes runs out",
+    "the right to accept writes has run out",
+];
+
 /// The number of a node.
 fn number(node: &str) -> &str {
     node.trim_start_matches("node")
@@ -39,9 +46,16 @@ async fn smoke_pod_of_the_primary_is_force_deleted() -> Result<()> {
         let writer = database.writer().await?;
         sleep(Duration::from_secs(2)).await;
         let primary = database.primary().await?;
+        let former = database.pods().get(&primary).await?.uid();
         let now = DeleteParams::default().grace_period(0);
         database.pods().delete(&primary, &now).await?;
-        another_is_primary(&database, &primary).await?;
+        // Another instance is primary at once, or this one again where its pod is made anew sooner.
+        writer.goes_on(PATIENCE).await?;
+        until("the pod is made anew", PATIENCE, async || {
+            let pod = database.pods().get_opt(&primary).await?;
+            Ok(pod.is_some_and(|pod| pod.uid() != former))
+        })
+        .await?;
         database.healthy(3).await?;
         nothing_lost(writer).await
     })
@@ -52,6 +66,7 @@ async fn smoke_pod_of_the_primary_is_force_deleted() -> Result<()> {
 #[ignore = "needs a Kubernetes: cargo xtask e2e"]
 async fn alone_smoke_node_of_the_primary_is_cut_and_healed() -> Result<()> {
     Namespace::with("cut", async |namespace| {
+        namespace.expect_warnings(&NO_API);
         let database = namespace.cluster("db", synchronous()).await?;
         database.healthy(3).await?;
         let writer = database.writer().await?;
@@ -124,6 +139,7 @@ async fn alone_smoke_primary_is_killed_while_no_operator_runs() -> Result<()> {
 #[ignore = "needs a Kubernetes: cargo xtask e2e"]
 async fn alone_api_server_is_away_for_two_minutes() -> Result<()> {
     Namespace::with("no-api", async |namespace| {
+        namespace.expect_warnings(&NO_API);
         let database = namespace.cluster("db", synchronous()).await?;
         database.healthy(3).await?;
         let writer = database.writer().await?;
@@ -145,6 +161,7 @@ async fn alone_api_server_is_away_for_two_minutes() -> Result<()> {
 #[ignore = "needs a Kubernetes: cargo xtask e2e"]
 async fn alone_node_of_the_primary_is_lost_for_good() -> Result<()> {
     Namespace::with("lost", async |namespace| {
+        namespace.expect_warnings(&NO_API);
         let database = namespace.cluster("db", synchronous()).await?;
         database.healthy(3).await?;
         let writer = database.writer().await?;
