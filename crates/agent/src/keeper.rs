@@ -103,6 +103,7 @@ pub enum Error {
 pub fn run(options: KeeperOptions) -> ExitCode {
     let id = renewal::container().unwrap_or_else(container::new_id);
     let root = options.root.clone();
+    limit_core_dumps();
     if let Err(error) = container::write_last_words(&root, &id, None) {
         say("warning", &format!("the end of this container cannot be proved: {error}"));
     }
@@ -116,6 +117,16 @@ pub fn run(options: KeeperOptions) -> ExitCode {
             let _unheard = container::write_last_words(&root, &id, Some(&reason));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Shared buffers stay out of core dumps: each backend's would have them all, and users' data with
+/// them (core(5): 0x31 is private memory, huge pages and headers). What the keeper starts inherits it.
+fn limit_core_dumps() {
+    let given = std::env::var(matriarch_api::names::COREDUMP_FILTER_VARIABLE);
+    let filter = given.unwrap_or_else(|_| "0x31".to_owned());
+    if let Err(error) = std::fs::write("/proc/self/coredump_filter", &filter) {
+        say("warning", &format!("core dumps are not limited to {filter}: {error}"));
     }
 }
 

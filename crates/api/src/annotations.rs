@@ -28,6 +28,14 @@ pub enum Annotation {
     Hash,
     /// On pods: what the pod was made from, as JSON; a difference is a rollout.
     PodSpec,
+    /// On a Cluster: `disabled` keeps pods as they are, whatever the spec says of them.
+    ReconcilePodSpec,
+    /// On a Cluster: JSON Patch (RFC 6902) on each pod that is made.
+    PodPatch,
+    /// On a Cluster: which memory stands in core dumps (core(5), `coredump_filter`).
+    CoredumpFilter,
+    /// On a pod: `true` has the instance made anew on new volumes.
+    Unrecoverable,
 }
 
 impl Annotation {
@@ -43,17 +51,40 @@ impl Annotation {
             Self::PvcStatus => "pvcStatus",
             Self::Hash => "hash",
             Self::PodSpec => "podSpec",
+            Self::ReconcilePodSpec => "reconcilePodSpec",
+            Self::PodPatch => "podPatch",
+            Self::CoredumpFilter => "coredumpFilter",
+            Self::Unrecoverable => "unrecoverable",
         }
     }
 
     /// The whole key.
     pub fn key(self, identity: Identity) -> String {
-        identity.key(self.suffix())
+        match self {
+            // CloudNativePG has it among what may change.
+            Self::Unrecoverable => format!("alpha.{}", identity.key(self.suffix())),
+            Self::FencedInstances
+            | Self::ReloadedAt
+            | Self::ReconciliationLoop
+            | Self::Hibernation
+            | Self::OperatorVersion
+            | Self::NodeSerial
+            | Self::PvcStatus
+            | Self::Hash
+            | Self::PodSpec
+            | Self::ReconcilePodSpec
+            | Self::PodPatch
+            | Self::CoredumpFilter => identity.key(self.suffix()),
+        }
     }
 }
 
-/// Value of [`Annotation::ReconciliationLoop`] that stops the operator's work on a cluster.
+/// Value of [`Annotation::ReconciliationLoop`] that stops the operator's work on a cluster, and of
+/// [`Annotation::ReconcilePodSpec`] that stops its work on the form of pods.
 pub const RECONCILIATION_DISABLED: &str = "disabled";
+
+/// Value of [`Annotation::Unrecoverable`] that counts.
+pub const UNRECOVERABLE: &str = "true";
 
 /// Values of [`Annotation::Hibernation`].
 pub mod hibernation {

@@ -15,6 +15,8 @@ pub const POSTGRES_CONTAINER: &str = "postgres";
 
 /// The program in a pod, where the init container puts it.
 pub const BINARY: &str = "/controller/matriarch";
+/// Environment of the keeper: which memory stands in core dumps of PostgreSQL.
+pub const COREDUMP_FILTER_VARIABLE: &str = "MATRIARCH_COREDUMP_FILTER";
 /// Ending of a program that was fetched to take the agent's place.
 pub const BINARY_NEXT: &str = "next";
 /// Ending of the agent's former program.

@@ -26,6 +26,8 @@ pub mod event {
     pub const HIBERNATING: &str = "Hibernating";
     /// A pod is being deleted.
     pub const DELETE_POD: &str = "DeletePod";
+    /// An instance is made anew on new volumes.
+    pub const DELETE_UNRECOVERABLE_INSTANCE: &str = "DeleteUnrecoverableInstance";
     /// Volumes are being deleted.
     pub const DELETE_PVCS: &str = "DeletePVCs";
     /// An object of the cluster was missing and is made again.
@@ -203,6 +205,8 @@ pub mod blocked {
     pub const FENCED: &str = "Fenced";
     /// The annotation reconciliationLoop says so.
     pub const RECONCILIATION_DISABLED: &str = "ReconciliationDisabled";
+    /// An instance is to be made anew on new volumes, and cannot be.
+    pub const NOT_MADE_ANEW: &str = "InstanceNotReplaced";
     /// All volumes are lost.
     pub const ALL_VOLUMES_LOST: &str = "AllVolumesLost";
     /// A volume cannot be made larger.

@@ -164,11 +164,7 @@ pub const TABLE: &[Entry] = &[
     ),
     blocking("backup", COPIES),
     listed("backup.target", "no backup is taken"),
-    unless(
-        listed("nodeMaintenanceWindow", "nodes in maintenance are treated like others"),
-        "inProgress",
-        false,
-    ),
+    effective("nodeMaintenanceWindow"),
     listed("monitoring", "the agents' own metrics are served"),
     listed("externalClusters", "nothing reads from other servers"),
     effective("logLevel"),

@@ -133,6 +133,8 @@ pub enum Did {
     AddInstance(InstanceName),
     /// An instance was told to leave.
     RetireInstance(InstanceName),
+    /// An instance was told to leave, and another one takes its place: why.
+    ReplaceInstance(InstanceName, String),
     /// An instance has left and was forgotten.
     ForgetInstance(InstanceName),
     /// A pod is made.
@@ -233,6 +235,16 @@ pub enum Wait {
     Secret(SecretRole),
 }
 
+/// Why an instance is not made anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ReplacementBlock {
+    /// It is the primary.
+    Primary,
+    /// Its volumes outlive it, and would be used again.
+    RetainedVolumes,
+}
+
 /// What keeps a step from going on until a person, or another part of the system, acts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -323,6 +335,13 @@ pub enum Block {
         instance: InstanceName,
         /// Which.
         parameters: Vec<String>,
+    },
+    /// An instance is to be made anew and cannot be now.
+    Replacement {
+        /// Which.
+        instance: InstanceName,
+        /// Why not.
+        why: ReplacementBlock,
     },
     /// Data was there once and nothing of it is left.
     NothingLeft,

@@ -54,6 +54,13 @@ pub struct Spec {
     pub paused: bool,
     /// What a pod made now would be made from.
     pub pod_stamp: PodStamp,
+    /// Pods stay as they are, whatever they would be made from now (`reconcilePodSpec: disabled`).
+    #[serde(default)]
+    pub keeps_pods: bool,
+    /// A standby whose volume is on a node that cannot take its pod is made anew elsewhere
+    /// (`nodeMaintenanceWindow` in progress, `reusePVC: false`).
+    #[serde(default)]
+    pub replaces_stranded: bool,
     /// Hash over the configuration that the directives carry.
     pub configuration_hash: String,
     /// The user's last wish for a rolling restart, an opaque string.

@@ -283,6 +283,9 @@ pub struct Pod {
     pub conforms: bool,
     /// Its init container brings the binary of this operator.
     pub brings_own_binary: bool,
+    /// A user says that its volumes are of no use any more (annotation `unrecoverable`).
+    #[serde(default)]
+    pub unrecoverable: bool,
     /// The Node that it is bound to.
     pub node: Option<String>,
     /// Why it is not scheduled or not started, in Kubernetes' words.

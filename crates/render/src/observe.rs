@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
     PersistentVolumeClaimStatus, Pod as PodObject,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use matriarch_api::annotations::{Annotation, RESTARTED_AT};
+use matriarch_api::annotations::{Annotation, RESTARTED_AT, UNRECOVERABLE};
 use matriarch_api::instance::{AgentReport, InstanceRole, InstanceState};
 use matriarch_api::labels::{self, Label};
 use matriarch_api::{Instance as InstanceObject, names, phases};
@@ -445,6 +445,8 @@ fn pod(owner: &Owner<'_>, resolved: &Resolved, object: &PodObject) -> Pod {
         },
         conforms: metadata_conforms(&wanted, metadata),
         brings_own_binary: brings(owner, object),
+        unrecoverable: annotation(&owner.annotation(Annotation::Unrecoverable))
+            .is_some_and(|value| value == UNRECOVERABLE),
         node: object.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         trouble: container.and_then(waiting).or_else(|| {
             let scheduled = condition("PodScheduled").filter(|found| found.status == "False")?;

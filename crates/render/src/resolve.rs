@@ -33,6 +33,7 @@ mod bootstrap;
 mod checks;
 mod operand;
 mod pod_selectors;
+mod pods;
 pub(crate) mod services;
 
 /// A user's spec, resolved.
@@ -195,6 +196,7 @@ pub fn resolve(owner: &Owner<'_>, references: &References) -> Resolved {
     };
     let fenced = fenced(owner, &mut findings);
     let hibernated = hibernated(owner, &mut findings);
+    pods::check(owner, &resolved, &mut findings);
     resolved.wanted = if findings.all.is_empty() {
         Wanted::Valid(Box::new(planner_spec(owner, &resolved, fenced, hibernated)))
     } else {
@@ -267,6 +269,8 @@ fn planner_spec(owner: &Owner<'_>, resolved: &Resolved, fenced: Fenced, hibernat
             .unwrap_or(i64::MAX)
             .saturating_mul(1_000),
         secrets: secret_sources(owner, resolved),
+        keeps_pods: pods::are_kept(owner),
+        replaces_stranded: pods::maintenance(user) == pods::Maintenance::ReplacesVolumes,
         objects: objects(user),
         services: services::wishes(user),
         image_problem: resolved.image_problem.clone(),
@@ -298,7 +302,9 @@ fn objects(user: &ClusterSpec) -> BTreeSet<Object> {
     for disabled in services::disabled(user) {
         objects.remove(&disabled);
     }
-    if user.enable_pdb.unwrap_or(true) {
+    // Nodes in maintenance are emptied at once; the volumes on them come back with them.
+    let waits_for_nodes = pods::maintenance(user) == pods::Maintenance::WaitsForNodes;
+    if user.enable_pdb.unwrap_or(true) && !waits_for_nodes {
         objects.insert(Object::DisruptionBudget);
     }
     if user.service_account_name.is_none() {

@@ -64,6 +64,12 @@ impl Owner<'_> {
         annotation.key(self.setup.identity)
     }
 
+    /// What the user has given the Cluster's annotation of ours.
+    pub fn given(&self, annotation: Annotation) -> Option<&str> {
+        let annotations = self.cluster.metadata.annotations.as_ref()?;
+        annotations.get(&self.annotation(annotation)).map(String::as_str)
+    }
+
     fn inherited(&self) -> InheritedMetadata {
         self.cluster.spec.inherited_metadata.clone().unwrap_or_default()
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use matriarch_api::annotations::Annotation;
 use matriarch_plan::stamp::PodStamp;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -12,7 +13,7 @@ use crate::setup::Owner;
 
 /// Fields of the user's spec that shape pods, by their names in JSON. A change of another field
 /// never replaces a pod.
-pub const SHAPES: [&str; 25] = [
+pub const SHAPES: [&str; 27] = [
     "imagePullPolicy",
     "imagePullSecrets",
     "schedulerName",
@@ -38,10 +39,15 @@ pub const SHAPES: [&str; 25] = [
     "securityContext",
     "probes",
     IMAGE,
+    POD_PATCH,
+    COREDUMP_FILTER,
 ];
 
 /// Stands for all fields that say which image of PostgreSQL is used: what came out of them.
 const IMAGE: &str = "image";
+/// Stand for the annotations of these names.
+const POD_PATCH: &str = "podPatch";
+const COREDUMP_FILTER: &str = "coredumpFilter";
 
 /// A hash in sixteen letters, by which two states of an object are told apart.
 pub fn hash(text: &str) -> String {
@@ -78,6 +84,12 @@ pub fn fields(owner: &Owner<'_>, resolved: &Resolved) -> BTreeMap<String, String
     let mut hashes: BTreeMap<String, String> =
         fields.map(|(name, value)| (name.clone(), hash(&value.to_string()))).collect();
     hashes.insert(IMAGE.to_owned(), hash(&Value::String(resolved.image.clone()).to_string()));
+    for (name, annotation) in
+        [(POD_PATCH, Annotation::PodPatch), (COREDUMP_FILTER, Annotation::CoredumpFilter)]
+    {
+        let given = owner.given(annotation);
+        hashes.extend(given.map(|text| (name.to_owned(), hash(text))));
+    }
     hashes
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use matriarch_api::cluster::{BlockedBy, HumanOption};
 use matriarch_api::reasons::{blocked, event, warning};
 use matriarch_plan::memory::SwitchoverReason;
-use matriarch_plan::report::{Block, Did, Report, Wait};
+use matriarch_plan::report::{Block, Did, ReplacementBlock, Report, Wait};
 use matriarch_plan::spec::ImageProblem;
 use matriarch_plan::world::SecretRole;
 use matriarch_plan::{BinaryFailure, InstanceName};
@@ -52,6 +52,10 @@ fn did(did: &Did) -> Option<Event> {
         }
         Did::RetireInstance(name) => {
             about(name, event::SCALE_DOWN, "Scale", format!("Removing instance {name}"))
+        }
+        Did::ReplaceInstance(name, why) => {
+            let note = format!("Replacing instance {name} by a new one: {why}");
+            about(name, event::DELETE_UNRECOVERABLE_INSTANCE, "Replace", note)
         }
         Did::ForgetInstance(name) => {
             about(name, event::SCALE_DOWN, "Remove", format!("Instance {name} is removed"))
@@ -176,9 +180,10 @@ pub fn warnings(report: &Report) -> Vec<Event> {
                 Block::Configuration { .. } => warning::CONFIGURATION_REJECTED,
                 Block::Failed { .. } => warning::INSTANCE_FAILED,
                 Block::Agent { .. } => warning::AGENT_NOT_UPGRADED,
-                Block::LastCopy(_) | Block::StillPending { .. } | Block::NothingLeft => {
-                    warning::ACTION_HELD_BACK
-                }
+                Block::LastCopy(_)
+                | Block::StillPending { .. }
+                | Block::Replacement { .. }
+                | Block::NothingLeft => warning::ACTION_HELD_BACK,
                 Block::Supervised { .. }
                 | Block::Stalled { .. }
                 | Block::Pod { .. }
@@ -273,6 +278,7 @@ fn block_entry(block: &Block) -> BlockedBy {
                 parameters.join(", ")
             ),
         ),
+        Block::Replacement { instance: name, why } => not_made_anew(name, *why),
         Block::NothingLeft => entry(
             blocked::ALL_VOLUMES_LOST,
             None,
@@ -302,6 +308,17 @@ fn not_grown(name: &InstanceName, why: &str) -> BlockedBy {
     let object = Some(format!("PersistentVolumeClaim/{name}"));
     let message = format!("A volume of {name} does not become larger: {why}");
     entry(blocked::VOLUME_NOT_GROWN, object, message)
+}
+
+fn not_made_anew(name: &InstanceName, why: ReplacementBlock) -> BlockedBy {
+    let why = match why {
+        ReplacementBlock::Primary => "it is the primary, and the others clone from it",
+        ReplacementBlock::RetainedVolumes => {
+            "its volumes outlive it (spec.storage.retainPolicy) and would be used again"
+        }
+    };
+    let message = format!("Instance {name} is to be made anew, and is not: {why}");
+    entry(blocked::NOT_MADE_ANEW, instance(name), message)
 }
 
 fn not_replaced(name: &InstanceName, failure: &BinaryFailure) -> BlockedBy {
@@ -451,6 +468,14 @@ fn offers(cluster: &str, block: &Block) -> Vec<HumanOption> {
             let offered = stall.options.iter();
             offered.map(|(action, brings)| option(action.clone(), brings)).collect()
         }
+        Block::Replacement { why: ReplacementBlock::Primary, .. } => offer(
+            format!("kubectl matriarch promote {cluster} ANOTHER-INSTANCE"),
+            "Another instance is primary, and this one is then made anew",
+        ),
+        Block::Replacement { why: ReplacementBlock::RetainedVolumes, .. } => offer(
+            "delete the claims of the instance, then its pod".to_owned(),
+            "The instance is made anew on new volumes, and clones the data",
+        ),
         Block::StillPending { .. } => offer(
             format!("kubectl matriarch restart {cluster}"),
             "All instances restart one after the other, the primary last",

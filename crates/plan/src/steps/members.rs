@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::action::{Action, VolumeRole};
 use crate::memory::Member;
 use crate::report::{Activity, Did, Step, StepReport, Wait};
-use crate::steps::{Draft, StageOrder, View};
+use crate::steps::{Draft, StageOrder, View, replacement};
 use crate::world::{Identity, Instance, InstanceName};
 
 /// Adds and retires instances.
@@ -20,6 +20,7 @@ pub fn step(view: &View<'_>, draft: &mut Draft) {
         return;
     }
     forget(view, draft, &mut report);
+    replacement::choose(view, draft, &mut report);
     let staying = draft.memory.members.values().filter(|member| !member.leaving).count();
     let wanted = usize::try_from(view.spec.instances).unwrap_or(usize::MAX);
     if staying < wanted {

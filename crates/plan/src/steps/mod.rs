@@ -19,6 +19,7 @@ pub mod labels;
 pub mod managed_services;
 pub mod members;
 pub mod pods;
+pub mod replacement;
 pub mod rollout;
 pub mod services;
 pub mod storage;

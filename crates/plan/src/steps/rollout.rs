@@ -240,7 +240,7 @@ fn need(view: &View<'_>, name: &InstanceName, report: &mut StepReport) -> Option
     let instance = view.instance(name)?;
     let pod = instance.pod.known().filter(|pod| !pod.deleting && !pod.ended)?;
     let changed = view.spec.pod_stamp.changed_since(&pod.stamp);
-    if !changed.is_empty() {
+    if !changed.is_empty() && !view.spec.keeps_pods {
         let why = format!("its pod is not as the spec says ({})", changed.join(", "));
         return Some(Need::Replace { why });
     }
@@ -250,7 +250,7 @@ fn need(view: &View<'_>, name: &InstanceName, report: &mut StepReport) -> Option
         if by_user && pod.restarted_at == view.spec.restarted_at {
             continue;
         }
-        if by_user && pod.stamp.pod != view.spec.pod_stamp.pod {
+        if by_user && pod.stamp.pod != view.spec.pod_stamp.pod && !view.spec.keeps_pods {
             // The wish for a restart brings the form of pod that this operator makes.
             return Some(Need::Replace { why });
         }

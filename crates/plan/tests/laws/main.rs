@@ -4,13 +4,14 @@
 
 mod agents;
 mod model;
+mod replacement;
 mod services;
 
 use matriarch_plan::action::VolumeRole;
 use matriarch_plan::protocol;
 use matriarch_plan::report::Activity;
 use matriarch_plan::spec::Fenced;
-use matriarch_plan::world::{EndedContainer, Kind, Node, NodeFacts, Object, Role, SecretRole};
+use matriarch_plan::world::{EndedContainer, Kind, Node, NodeFacts, Object, Pod, Role, SecretRole};
 use matriarch_plan::{Action, InstanceName, Plan, Seen, World, lint, plan};
 use model::{GIGABYTE, Model, spec, stamp};
 use proptest::prelude::*;
@@ -568,6 +569,7 @@ enum Event {
     LoseMemory,
     Age(i64),
     Offer(u8),
+    Unrecoverable(u32),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -588,7 +590,14 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Event::LoseMemory),
         (1_i64..80).prop_map(Event::Age),
         (0_u8..3).prop_map(Event::Offer),
+        (1_u32..6).prop_map(Event::Unrecoverable),
     ]
+}
+
+fn end(pod: &mut Pod) {
+    pod.ended = true;
+    pod.running = false;
+    pod.ready = false;
 }
 
 fn happen(model: &mut Model, event: Event) {
@@ -600,11 +609,7 @@ fn happen(model: &mut Model, event: Event) {
         Event::Fence(serial) => model.spec().fenced = Fenced::Named([name(serial)].into()),
         Event::Unfence => model.spec().fenced = Fenced::None,
         Event::LosePod(serial) if there(model, serial) => model.lose_pod(&name(serial)),
-        Event::EndPod(serial) if there(model, serial) => model.pod(&name(serial), |pod| {
-            pod.ended = true;
-            pod.running = false;
-            pod.ready = false;
-        }),
+        Event::EndPod(serial) if there(model, serial) => model.pod(&name(serial), end),
         Event::LoseObject(index) => {
             let object = [
                 Object::ServiceAccount,
@@ -656,7 +661,11 @@ fn happen(model: &mut Model, event: Event) {
         Event::LoseMemory => model.world.memory = matriarch_plan::Memory::default(),
         Event::Age(days) => model.world.now_ms += days * 86_400_000,
         Event::Offer(number) => model.offer(&format!("offer-{number}")),
-        Event::LosePod(_)
+        Event::Unrecoverable(serial) if there(model, serial) => {
+            model.pod(&name(serial), |pod| pod.unrecoverable = true);
+        }
+        Event::Unrecoverable(_)
+        | Event::LosePod(_)
         | Event::EndPod(_)
         | Event::DeleteVolume(_)
         | Event::LoseInstance(_)

@@ -43,6 +43,8 @@ pub fn spec(instances: u32) -> Spec {
         SecretRole::Application,
     ];
     Spec {
+        keeps_pods: false,
+        replaces_stranded: false,
         cluster: "c".to_owned(),
         instances,
         wal_volume: false,

@@ -21,6 +21,10 @@ const ANY_INSTANCE: &str = "INSTANCE";
 pub fn stamp(owner: &Owner<'_>, resolved: &Resolved) -> PodStamp {
     let mut spec = spec(owner, resolved, ANY_INSTANCE, resolved.wal_volume);
     spec["initContainers"] = Value::Null;
+    // As it was given: applied to this, which is no whole pod, it may fail.
+    if let Some(patch) = owner.given(Annotation::PodPatch) {
+        spec["patch"] = json!(patch);
+    }
     stamp::wanted(owner, resolved, &spec)
 }
 
@@ -60,12 +64,59 @@ pub fn new(owner: &Owner<'_>, resolved: &Resolved, instance: &str, wal_volume: b
     for (key, value) in made_from(owner, resolved) {
         metadata["annotations"][key] = value;
     }
-    json!({
+    let mut pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata,
         "spec": spec(owner, resolved, instance, wal_volume),
-    })
+    });
+    // One that cannot be applied was found when the spec was resolved, and no pod is made then.
+    let _found = patch(owner, &mut pod);
+    pod
+}
+
+/// Applies the user's JSON Patch (annotation `podPatch`), whole or not at all.
+fn patch(owner: &Owner<'_>, pod: &mut Value) -> Result<(), String> {
+    let Some(text) = owner.given(Annotation::PodPatch) else { return Ok(()) };
+    let patch: json_patch::Patch = serde_json::from_str(text)
+        .map_err(|error| format!("it is no JSON Patch (RFC 6902): {error}"))?;
+    json_patch::patch(pod, &patch).map_err(|error| format!("it cannot be applied: {error}"))
+}
+
+/// Whether the user's patch gives a pod that is still ours.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn try_patch(owner: &Owner<'_>, resolved: &Resolved) -> Result<(), String> {
+    let name = format!("{}-1", owner.name());
+    let mut pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata(owner, resolved, &name),
+        "spec": spec(owner, resolved, &name, resolved.wal_volume),
+    });
+    let before = pod.clone();
+    patch(owner, &mut pod)?;
+    for path in ["/apiVersion", "/kind", "/metadata/name", "/metadata/namespace"] {
+        if pod.pointer(path) != before.pointer(path) {
+            return Err(format!("{path} is the operator's"));
+        }
+    }
+    if !crate::conform::conforms(&before["metadata"], &pod["metadata"]) {
+        return Err("labels, annotations and owner that the operator sets are its own".to_owned());
+    }
+    let named = |pod: &Value, list: &str, name: &str| {
+        let containers = pod["spec"][list].as_array().cloned().unwrap_or_default();
+        containers.iter().any(|container| container["name"] == name)
+    };
+    for (list, name) in
+        [("containers", names::POSTGRES_CONTAINER), ("initContainers", names::BOOTSTRAP_CONTAINER)]
+    {
+        if !named(&pod, list, name) {
+            return Err(format!("the pod needs its container {name}"));
+        }
+    }
+    Ok(())
 }
 
 /// Labels, annotations and owner of a pod that is there.
@@ -232,6 +283,9 @@ fn environment(owner: &Owner<'_>) -> Vec<Value> {
         json!({"name": "CLUSTER_NAME", "value": owner.name()}),
         json!({"name": "MATRIARCH_API_IDENTITY", "value": owner.setup.identity.name()}),
     ];
+    if let Some(filter) = owner.given(Annotation::CoredumpFilter) {
+        environment.push(json!({"name": names::COREDUMP_FILTER_VARIABLE, "value": filter}));
+    }
     environment.extend(owner.cluster.spec.env.iter().map(|variable| json!(variable)));
     environment
 }

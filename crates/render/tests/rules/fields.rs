@@ -300,6 +300,76 @@ fn a_disruption_budget_is_made_unless_refused() {
     };
     assert!(made(json!({})) && made(json!({"enablePDB": true})));
     assert!(!made(json!({"enablePDB": false})));
+    let window = |reuse: bool| json!({"inProgress": true, "reusePVC": reuse});
+    // Nodes that come back are emptied at once; elsewhere copies are made one at a time.
+    assert!(!made(json!({"nodeMaintenanceWindow": window(true)})));
+    assert!(!made(json!({"nodeMaintenanceWindow": {"inProgress": true}})));
+    assert!(made(json!({"nodeMaintenanceWindow": window(false)})));
+    assert!(made(json!({"nodeMaintenanceWindow": {"reusePVC": true}})));
+}
+
+/// The pod of a cluster with an annotation of ours, its stamp, and what was found wrong.
+fn annotated(name: &str, value: &str) -> (Value, PodStamp, Vec<String>) {
+    let (setup, mut cluster) = (Setup::default(), cluster(&json!({}), &json!({})));
+    let annotations = cluster.metadata.annotations.get_or_insert_default();
+    annotations.insert(format!("matriarch.dev/{name}"), value.to_owned());
+    let owner = Owner { setup: &setup, cluster: &cluster };
+    let resolved = resolve(&owner, &References::default());
+    let pod = objects::pod::new(&owner, &resolved, "c-1", false);
+    (pod, objects::pod::stamp(&owner, &resolved), findings(&resolved))
+}
+
+#[test]
+fn a_patch_is_on_each_pod_and_its_change_makes_new_ones() {
+    let add = r#"[{"op": "add", "path": "/spec/containers/0/env/-",
+        "value": {"name": "TZ", "value": "UTC"}}]"#;
+    let (pod, patched, found) = annotated("podPatch", add);
+    assert_eq!(found, Vec::<String>::new());
+    let environment = pod["spec"]["containers"][0]["env"].as_array().unwrap();
+    assert_eq!(environment.last(), Some(&json!({"name": "TZ", "value": "UTC"})));
+    assert_eq!(patched.changed_since(&stamp(&json!({}))), ["podPatch"]);
+}
+
+#[test]
+fn a_patch_that_makes_no_pod_of_ours_is_refused_with_the_reason() {
+    for (patch, why) in [
+        ("{}", "no JSON Patch"),
+        (r#"[{"op": "remove", "path": "/spec/nothing"}]"#, "cannot be applied"),
+        (r#"[{"op": "replace", "path": "/metadata/name", "value": "x"}]"#, "/metadata/name"),
+        (r#"[{"op": "remove", "path": "/metadata/labels"}]"#, "labels"),
+        (r#"[{"op": "replace", "path": "/spec/containers/0/name", "value": "x"}]"#, "container"),
+    ] {
+        let (_, _, found) = annotated("podPatch", patch);
+        let [only] = found.as_slice() else { panic!("{patch}: {found:?}") };
+        assert!(only.contains(why) && only.contains("matriarch.dev/podPatch"), "{only}");
+    }
+}
+
+#[test]
+fn the_filter_of_core_dumps_goes_to_the_keeper() {
+    let (pod, with_filter, found) = annotated("coredumpFilter", "0x33");
+    assert_eq!(found, Vec::<String>::new());
+    let environment = pod["spec"]["containers"][0]["env"].as_array().unwrap();
+    assert!(environment.contains(&json!({"name": "MATRIARCH_COREDUMP_FILTER", "value": "0x33"})));
+    assert_eq!(with_filter.changed_since(&stamp(&json!({}))), ["coredumpFilter"]);
+    assert_eq!(annotated("coredumpFilter", "all").2.len(), 1);
+}
+
+#[test]
+fn pods_and_nodes_are_treated_as_the_user_says() {
+    let spec = |fields: Value| {
+        with(&fields, &json!({}), |_, resolved| resolved.spec().unwrap().replaces_stranded)
+    };
+    assert!(spec(json!({"nodeMaintenanceWindow": {"inProgress": true, "reusePVC": false}})));
+    assert!(!spec(json!({"nodeMaintenanceWindow": {"inProgress": true}})));
+    let keeps = |value: &str| {
+        let (setup, mut cluster) = (Setup::default(), cluster(&json!({}), &json!({})));
+        let annotations = cluster.metadata.annotations.get_or_insert_default();
+        annotations.insert("matriarch.dev/reconcilePodSpec".to_owned(), value.to_owned());
+        let owner = Owner { setup: &setup, cluster: &cluster };
+        resolve(&owner, &References::default()).spec().unwrap().keeps_pods
+    };
+    assert!(keeps("disabled") && !keeps("enabled"));
 }
 
 fn catalog(seen: Seen<Value>) -> References {
