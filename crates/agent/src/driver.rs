@@ -6,6 +6,7 @@ pub mod directive;
 pub mod link;
 pub mod observe;
 pub mod operation;
+pub mod slots;
 pub mod tend;
 pub mod upgrade;
 pub mod wal;

@@ -141,6 +141,21 @@ fn incarnation(root: &Root) -> Result<Option<String>, data::Error> {
     Ok(Some(made))
 }
 
+/// The way of peers' questions to the loop.
+fn questions(
+    inputs: mpsc::UnboundedSender<Input>,
+) -> mpsc::Sender<peers::server::IncomingQuestion> {
+    let (questions, mut asked) = mpsc::channel(64);
+    tokio::spawn(async move {
+        while let Some(question) = asked.recv().await {
+            if inputs.send(Input::Question(question)).is_err() {
+                return;
+            }
+        }
+    });
+    questions
+}
+
 /// Starts everything that runs beside the loop.
 async fn prepare(
     context: Context,
@@ -160,20 +175,12 @@ async fn prepare(
     let positions = Arc::new(Mutex::new(std::collections::BTreeMap::new()));
     let peers = peers::client::Peers::new(plan::InstanceName(options.instance.clone()));
     let server_tls = peers::server::ServerTls::default();
-    let (questions, mut asked) = mpsc::channel(64);
-    let forward = inputs.clone();
-    tokio::spawn(async move {
-        while let Some(question) = asked.recv().await {
-            if forward.send(Input::Question(question)).is_err() {
-                return;
-            }
-        }
-    });
     let server = peers::server::Server {
         tls: server_tls.clone(),
-        questions,
+        questions: questions(inputs.clone()),
         health: health_seen,
         status: status_seen.clone(),
+        context: context.clone(),
     };
     let address = SocketAddr::new(options.address, options::AGENT_PORT);
     let taken =

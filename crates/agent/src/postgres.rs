@@ -6,5 +6,6 @@ pub mod initdb;
 pub mod program;
 pub mod rewind;
 pub mod server;
+pub mod slots;
 pub mod sql;
 pub mod statistics;

@@ -51,6 +51,9 @@ pub struct InstanceSpec {
     pub secrets: SecretNames,
     /// The application's database, owner and users whose passwords the agent keeps true.
     pub access: Access,
+    /// Copies of users' slots on standbys; absent: whatever is there stays as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slot_copies: Option<SlotCopies>,
     /// EndpointSlices that the holder of the Lease points to itself, beside that of `-rw`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub additional_endpoints: Vec<AdditionalEndpoints>,
@@ -279,6 +282,17 @@ impl Default for HighAvailabilitySlots {
     fn default() -> Self {
         Self { enabled: true, slot_prefix: "_matriarch_".to_owned(), update_interval_seconds: 30 }
     }
+}
+
+/// Copies of users' physical slots on standbys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SlotCopies {
+    /// Are they made; if not, those that were made are dropped.
+    pub enabled: bool,
+    /// Regular expressions of names of which none are made ([`crate::SlotPatterns`]).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude_patterns: Vec<String>,
 }
 
 /// A wish that the holder hand the Lease over.

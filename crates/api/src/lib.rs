@@ -19,6 +19,7 @@ pub mod phases;
 pub mod quantity;
 pub mod reasons;
 pub mod secret;
+pub mod slot_patterns;
 pub mod statistics;
 pub mod support;
 pub mod validate;

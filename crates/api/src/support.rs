@@ -121,11 +121,7 @@ pub const TABLE: &[Entry] = &[
         false,
     ),
     effective("replicationSlots.updateInterval"),
-    unless(
-        listed("replicationSlots.synchronizeReplicas", "users' slots are lost in a failover"),
-        "enabled",
-        false,
-    ),
+    effective("replicationSlots.synchronizeReplicas"),
     effective("bootstrap.initdb"),
     blocking("bootstrap.initdb.import", RECOVERY),
     blocking("bootstrap.recovery", RECOVERY),

@@ -11,6 +11,7 @@ use crate::cluster::{BootstrapInitdb, ClusterSpec, LocaleProvider, SqlRefs, Stor
 use crate::identity::Identity;
 use crate::names;
 use crate::quantity::Amount;
+use crate::slot_patterns::SlotPatterns;
 
 /// Something in the spec that cannot be carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +51,7 @@ pub fn cluster(
     if let Some(initdb) = spec.bootstrap.as_ref().and_then(|bootstrap| bootstrap.initdb.as_ref()) {
         report.initdb(initdb, major);
     }
+    report.slots(spec);
     report.findings
 }
 
@@ -333,6 +335,20 @@ impl Report {
         ];
         if values.into_iter().flatten().any(|value| value.contains(['\n', '\r', '\0'])) {
             self.add("spec.postgresql.ldap", "a value cannot contain a line break");
+        }
+    }
+
+    fn slots(&mut self, spec: &ClusterSpec) {
+        let copies =
+            spec.replication_slots.as_ref().and_then(|slots| slots.synchronize_replicas.as_ref());
+        let Some(copies) = copies else { return };
+        for (index, pattern) in copies.exclude_patterns.iter().enumerate() {
+            if let Err(error) = SlotPatterns::new(std::slice::from_ref(pattern)) {
+                self.add(
+                    format!("spec.replicationSlots.synchronizeReplicas.excludePatterns[{index}]"),
+                    error.to_string(),
+                );
+            }
         }
     }
 

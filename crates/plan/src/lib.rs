@@ -12,6 +12,7 @@ pub mod memory;
 pub mod protocol;
 pub mod report;
 pub mod seen;
+pub mod slots;
 pub mod spec;
 pub mod stamp;
 pub mod steps;

@@ -14,7 +14,8 @@ use matriarch_api::cluster::{
 };
 use matriarch_api::instance::{
     self, Access, Configuration, Delays, FailoverLimits, HighAvailabilitySlots, Initdb,
-    InstanceSpec, KeyReference, KeyReferenceKind, LeaseTiming, SecretNames, Synchronous,
+    InstanceSpec, KeyReference, KeyReferenceKind, LeaseTiming, SecretNames, SlotCopies,
+    Synchronous,
 };
 use matriarch_api::names;
 use matriarch_api::validate::{self, MaximumLag};
@@ -416,6 +417,7 @@ fn template(
             owner: initdb.owner.clone(),
             secret_versions: BTreeMap::new(),
         },
+        slot_copies: Some(slot_copies(user)),
         additional_endpoints: services::endpoints(user),
         log_level: user.log_level.unwrap_or(LogLevel::Info).word().to_owned(),
         ..InstanceSpec::default()
@@ -448,6 +450,15 @@ fn configuration(owner: &Owner<'_>, addresses: &BTreeMap<String, Vec<IpAddr>>) -
             update_interval_seconds: positive(slots.update_interval).unwrap_or(30),
         },
         synchronous,
+    }
+}
+
+fn slot_copies(user: &ClusterSpec) -> SlotCopies {
+    let slots = user.replication_slots.clone().unwrap_or_default();
+    let written = slots.synchronize_replicas.unwrap_or_default();
+    SlotCopies {
+        enabled: written.enabled.unwrap_or(true),
+        exclude_patterns: written.exclude_patterns,
     }
 }
 

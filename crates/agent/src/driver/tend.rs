@@ -16,6 +16,7 @@ use super::context::{Context, Failed, with};
 use super::link::Postmaster;
 use super::observe::Seen;
 use super::operation;
+use super::slots::SlotCopies;
 use crate::access::Passwords;
 use crate::certificates::{self, Material};
 use crate::configuration::Accepted;
@@ -83,13 +84,15 @@ struct State {
     slots_at: Option<tokio::time::Instant>,
     /// The last look at them failed.
     slots_failed: bool,
+    copies: SlotCopies,
     tried: Option<Accepted>,
     ldap_for: Option<(SecretKeySelector, tokio::time::Instant)>,
     /// The files are out of date although the configuration is the same.
     stale: bool,
 }
 
-fn due(last: Option<tokio::time::Instant>, period: Duration) -> bool {
+/// True if `period` has gone by.
+pub(super) fn due(last: Option<tokio::time::Instant>, period: Duration) -> bool {
     last.is_none_or(|last| last.elapsed() >= period)
 }
 
@@ -157,6 +160,7 @@ impl Tender {
         if running {
             self.configuration(state, spec, &seen, &mut tended).await;
             self.slots(state, spec, primary).await;
+            state.copies.pass(&self.context, &self.peers, &known, primary).await;
         }
         self.tended.send_if_modified(|present| {
             let changed = *present != tended;

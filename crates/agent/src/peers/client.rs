@@ -14,9 +14,10 @@ use hyper_util::rt::TokioIo;
 use matriarch_plan::protocol::{Address, Answer, InstanceName, Question};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 
-use super::{INSTANCE_HEADER, QUESTION_PATH};
+use super::{INSTANCE_HEADER, PeerSlots, QUESTION_PATH, SLOTS_PATH};
 
 /// An answer is never longer.
 const ANSWER_BYTES: usize = 256 * 1024;
@@ -98,12 +99,45 @@ impl Peers {
         Ok(answer)
     }
 
+    /// Asks for the replication slots within `limit`, connecting included.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn slots(
+        &self,
+        to: &InstanceName,
+        address: &Address,
+        limit: Duration,
+    ) -> Result<PeerSlots, Error> {
+        let sending = self.send(to, address, Request::get(SLOTS_PATH), Bytes::new());
+        let answer: PeerSlots =
+            tokio::time::timeout(limit, sending).await.map_err(|_| Error::Limit(limit))??;
+        if answer.instance != to.as_str() {
+            return Err(Error::Somebody(answer.instance.as_str().into()));
+        }
+        Ok(answer)
+    }
+
     async fn try_ask(
         &self,
         to: &InstanceName,
         address: &Address,
         question: &Question,
     ) -> Result<Answer, Error> {
+        let body =
+            serde_json::to_vec(question).map_err(|error| Error::Content(error.to_string()))?;
+        let request =
+            Request::post(QUESTION_PATH).header(http::header::CONTENT_TYPE, "application/json");
+        self.send(to, address, request, Bytes::from(body)).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        to: &InstanceName,
+        address: &Address,
+        request: http::request::Builder,
+        body: Bytes,
+    ) -> Result<T, Error> {
         let key = (to.clone(), address.host.clone(), address.agent_port);
         // Taken out while in use: what fails is not put back.
         let kept = self.idle.lock().ok().and_then(|mut idle| idle.remove(&key));
@@ -111,13 +145,10 @@ impl Peers {
             Some(connection) if !connection.is_closed() => connection,
             Some(_) | None => self.connect(to, address).await?,
         };
-        let body =
-            serde_json::to_vec(question).map_err(|error| Error::Content(error.to_string()))?;
-        let request = Request::post(QUESTION_PATH)
+        let request = request
             .header(http::header::HOST, to.as_str())
-            .header(http::header::CONTENT_TYPE, "application/json")
             .header(INSTANCE_HEADER, self.own.as_str())
-            .body(Full::new(Bytes::from(body)))
+            .body(Full::new(body))
             .map_err(|error| Error::Content(error.to_string()))?;
         let response = connection.send_request(request).await.map_err(Error::Lost)?;
         if !response.status().is_success() {

@@ -18,8 +18,10 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{INSTANCE_HEADER, MEMBER_COMMON_NAME, QUESTION_PATH};
+use super::{INSTANCE_HEADER, MEMBER_COMMON_NAME, PeerSlots, QUESTION_PATH, SLOTS_PATH};
+use crate::driver::context::Context;
 use crate::health::Health;
+use crate::postgres::slots;
 
 /// A question is never longer.
 const QUESTION_BYTES: usize = 64 * 1024;
@@ -71,6 +73,8 @@ pub struct Server {
     pub health: watch::Receiver<Health>,
     /// The status document.
     pub status: watch::Receiver<Bytes>,
+    /// The way to PostgreSQL.
+    pub context: Context,
 }
 
 impl Server {
@@ -131,8 +135,27 @@ impl Server {
                 json(StatusCode::OK, self.status.borrow().clone())
             }
             (&Method::POST, QUESTION_PATH) if member => self.question(request).await,
-            (_, "/status" | QUESTION_PATH) if !member => plain(StatusCode::UNAUTHORIZED, ""),
+            (&Method::GET, SLOTS_PATH) if member => self.slots().await,
+            (_, "/status" | QUESTION_PATH | SLOTS_PATH) if !member => {
+                plain(StatusCode::UNAUTHORIZED, "")
+            }
             _ => plain(StatusCode::NOT_FOUND, ""),
+        }
+    }
+
+    /// In a session of its own: what decides about a failover waits for nobody else.
+    async fn slots(&self) -> Response<Full<Bytes>> {
+        let asking = async {
+            let session = self.context.new_session().await?;
+            slots::read(&session).await
+        };
+        let Ok(Ok((in_recovery, slots))) = tokio::time::timeout(ANSWER_LIMIT, asking).await else {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "");
+        };
+        let instance = self.context.options.instance.clone();
+        match serde_json::to_vec(&PeerSlots { instance, in_recovery, slots }) {
+            Ok(body) => json(StatusCode::OK, Bytes::from(body)),
+            Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, ""),
         }
     }
 

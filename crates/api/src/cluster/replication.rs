@@ -24,11 +24,13 @@ record! {
         synchronize_logical_decoding "synchronizeLogicalDecoding": Option<bool>,
     }
 
-    /// Users' slots on standbys.
+    /// Users' physical slots on standbys: every standby has a copy of each that the primary has,
+    /// moves it forward every updateInterval, and drops it when the primary has it no more. After a
+    /// failover they are there on the new primary.
     pub struct SynchronizeReplicas {
-        /// Are they copied.
+        /// Are they copied. Where it becomes false, standbys drop their copies.
         enabled "enabled": Option<bool>,
-        /// Regular expressions of names that are not.
+        /// Regular expressions of names that are not, found anywhere in the name.
         exclude_patterns "excludePatterns": Vec<String>,
     }
 

@@ -111,6 +111,7 @@ fn lists() -> Vec<Mark> {
         ("spec.bootstrap.initdb.import.postImportApplicationSQL", bounded()),
         ("spec.certificates.serverAltDNSNames", bounded()),
         ("spec.failover.priority", json!({ "maxProperties": MAX_ITEMS })),
+        ("spec.replicationSlots.synchronizeReplicas.excludePatterns", bounded()),
         ("status.conditions", keyed(&["type"])),
     ]
 }
@@ -271,6 +272,7 @@ fn defaults() -> Vec<Mark> {
         ("spec.logLevel", default(json!("info"))),
         ("spec.replicationSlots.updateInterval", default(json!(30))),
         ("spec.replicationSlots.highAvailability.enabled", default(json!(true))),
+        ("spec.replicationSlots.synchronizeReplicas.enabled", default(json!(true))),
     ]
 }
 

@@ -5,5 +5,6 @@ mod failover;
 mod operations;
 mod repairs;
 mod single;
+mod slots;
 mod upgrade;
 mod verbs;

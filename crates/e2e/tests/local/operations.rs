@@ -13,43 +13,49 @@ use matriarch_e2e::local::{Machine, Writer, example};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-const NAME: &str = "cluster-example";
-const NAMESPACE: &str = "default";
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const NAME: &str = "cluster-example";
+pub(crate) const NAMESPACE: &str = "default";
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-struct World {
-    machine: Machine,
-    client: Client,
+/// A cluster of three and a client of its API server.
+pub(crate) struct World {
+    pub(crate) machine: Machine,
+    pub(crate) client: Client,
 }
 
 impl World {
-    async fn start(name: &str, port: u16) -> Result<Self> {
+    pub(crate) async fn start(name: &str, port: u16) -> Result<Self> {
+        Self::start_from(name, port, &example("cluster.yaml")).await
+    }
+
+    /// The same from another manifest of a cluster of that name.
+    pub(crate) async fn start_from(name: &str, port: u16, manifest: &str) -> Result<Self> {
         let mut machine = Machine::new(name, port)?;
-        machine.up(&[&example("cluster.yaml")])?;
+        machine.up(&[manifest])?;
         machine.wait_for("Ctrl-C stops everything", PATIENCE).await?;
         let client = machine.client().await?;
         Ok(Self { machine, client })
     }
 
-    fn clusters(&self) -> Api<Cluster> {
+    pub(crate) fn clusters(&self) -> Api<Cluster> {
         Api::namespaced_with(self.client.clone(), NAMESPACE, &Identity::Matriarch)
     }
 
-    fn pods(&self) -> Api<Pod> {
+    pub(crate) fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.client.clone(), NAMESPACE)
     }
 
-    async fn change(&self, patch: Value) -> Result<()> {
+    pub(crate) async fn change(&self, patch: Value) -> Result<()> {
         self.clusters().patch(NAME, &PatchParams::default(), &Patch::Merge(&patch)).await?;
         Ok(())
     }
 
-    async fn parameters(&self, parameters: Value) -> Result<()> {
+    pub(crate) async fn parameters(&self, parameters: Value) -> Result<()> {
         self.change(json!({"spec": {"postgresql": {"parameters": parameters}}})).await
     }
 
     /// Waits until the status of the Cluster is as it should be.
-    async fn status(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Result<Value> {
+    pub(crate) async fn status(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Result<Value> {
         let begun = Instant::now();
         loop {
             let cluster = self.clusters().get(NAME).await?;
@@ -66,7 +72,7 @@ impl World {
         }
     }
 
-    async fn healthy(&self, instances: usize) -> Result<Value> {
+    pub(crate) async fn healthy(&self, instances: usize) -> Result<Value> {
         self.status(&format!("{instances} healthy instances"), |status| {
             status["phase"] == "Cluster in healthy state"
                 && status["readyInstances"] == instances
@@ -76,7 +82,7 @@ impl World {
     }
 
     /// Waits until SQL through `-rw` gives this answer.
-    async fn answer(&self, sql: &str, wanted: &str) -> Result<()> {
+    pub(crate) async fn answer(&self, sql: &str, wanted: &str) -> Result<()> {
         let begun = Instant::now();
         let mut last = String::new();
         while begun.elapsed() < PATIENCE {
@@ -90,8 +96,60 @@ impl World {
         bail!("{sql}: {last:?}, not {wanted:?}\n{}", self.machine.printed())
     }
 
-    async fn primary(&self) -> Result<String> {
+    pub(crate) async fn primary(&self) -> Result<String> {
         Ok(self.machine.primary().await?.name)
+    }
+
+    pub(crate) async fn a_standby(&self) -> Result<String> {
+        let primary = self.primary().await?;
+        let pods = self.machine.pods()?;
+        pods.into_keys().find(|name| *name != primary).context("a standby")
+    }
+
+    /// A switchover, as `promote` asks for it.
+    pub(crate) async fn switch_to(&self, instance: &str) -> Result<()> {
+        let wish = json!({"status": {"targetPrimary": instance}});
+        let params = PatchParams::default();
+        self.clusters().patch_status(NAME, &params, &Patch::Merge(&wish)).await?;
+        self.status("a switchover", |status| status["currentPrimary"] == instance).await?;
+        Ok(())
+    }
+
+    /// Runs SQL as superuser on one instance; `enableSuperuserAccess` is wanted for it.
+    pub(crate) async fn sql_on(&self, instance: &str, sql: &str) -> Result<String> {
+        let pods = self.machine.pods()?;
+        let address = &pods.get(instance).with_context(|| format!("no pod {instance}"))?.address;
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let secret = secrets.get(&format!("{NAME}-superuser")).await?;
+        let password =
+            secret.data.and_then(|data| data.get("password").cloned()).context("password")?;
+        let string = format!(
+            "host={address} port=5432 user=postgres dbname=app sslmode=require connect_timeout=5"
+        );
+        let output = tokio::process::Command::new("psql")
+            .args([&string, "-XAtqc", sql])
+            .env("PGPASSWORD", String::from_utf8(password.0)?)
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(Duration::from_secs(30), output).await??;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{instance}: {sql}: {error}");
+        Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
+    }
+
+    /// Waits until SQL as superuser on one instance gives this answer.
+    pub(crate) async fn answer_on(&self, instance: &str, sql: &str, wanted: &str) -> Result<()> {
+        let begun = Instant::now();
+        let mut last = String::new();
+        while begun.elapsed() < PATIENCE {
+            match self.sql_on(instance, sql).await {
+                Ok(answer) if answer == wanted => return Ok(()),
+                Ok(answer) => last = answer,
+                Err(error) => last = error.to_string(),
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        bail!("{instance}: {sql}: {last:?}, not {wanted:?}\n{}", self.machine.printed())
     }
 }
 
@@ -294,13 +352,8 @@ async fn services_rules_and_images_follow_the_manifest() -> Result<()> {
 
     follows(&world, "lb").await?;
     let writer = Writer::start(&world.machine.connection_string()?).await?;
-    let primary = world.primary().await?;
-    let pods = world.machine.pods()?;
-    let standby = pods.keys().find(|name| **name != primary).context("a standby")?;
-    let wish = json!({"status": {"targetPrimary": standby}});
-    let params = PatchParams::default();
-    world.clusters().patch_status(NAME, &params, &Patch::Merge(&wish)).await?;
-    world.status("a switchover", |status| status["currentPrimary"] == standby.as_str()).await?;
+    let standby = world.a_standby().await?;
+    world.switch_to(&standby).await?;
     follows(&world, "lb").await?;
     world.healthy(3).await?;
 
@@ -312,7 +365,7 @@ async fn services_rules_and_images_follow_the_manifest() -> Result<()> {
         let spec = pod.spec.clone().context("a pod has a spec")?;
         ensure!(spec.containers[0].image.as_deref() == Some(image), "{}", pod.name_any());
     }
-    ensure!(world.primary().await? != *standby, "the primary was not the last");
+    ensure!(world.primary().await? != standby, "the primary was not the last");
     follows(&world, "lb").await?;
     let tally = writer.finish().await?;
     println!("{tally:?}");

@@ -1,6 +1,7 @@
 //! What of the user's fields is in the objects that are made.
 
 use matriarch_api::Cluster;
+use matriarch_api::instance::SlotCopies;
 use matriarch_plan::world::{Object, ServicePart};
 use matriarch_plan::{PodStamp, Seen, Wanted};
 use matriarch_render::references::CatalogName;
@@ -626,4 +627,27 @@ fn ldap_goes_to_the_agents_which_may_read_the_password() {
     assert!(
         said(json!({"server": "a", "bindSearchAuth": both}))[0].contains("leave one of the two")
     );
+}
+
+#[test]
+fn users_slots_are_copied_unless_the_user_says_otherwise() {
+    let copies = |slots: Value| {
+        with(&json!({ "replicationSlots": slots }), &json!({}), |_, resolved| {
+            assert_eq!(resolved.unsupported, []);
+            (resolved.template.slot_copies.clone(), findings(resolved))
+        })
+    };
+    let wish = |enabled: bool, patterns: &[&str]| {
+        let exclude_patterns = patterns.iter().map(|&it| it.to_owned()).collect();
+        Some(SlotCopies { enabled, exclude_patterns })
+    };
+    assert_eq!(copies(json!({})), (wish(true, &[]), Vec::new()));
+    let excluded = json!({"synchronizeReplicas": {"excludePatterns": ["^tmp"]}});
+    assert_eq!(copies(excluded), (wish(true, &["^tmp"]), Vec::new()));
+    let off = json!({"synchronizeReplicas": {"enabled": false}});
+    assert_eq!(copies(off), (wish(false, &[]), Vec::new()));
+    let (_, refused) = copies(json!({"synchronizeReplicas": {"excludePatterns": ["a", "(b"]}}));
+    let path = "spec.replicationSlots.synchronizeReplicas.excludePatterns[1]";
+    let why = "\"(b\" is no regular expression: unclosed group";
+    assert_eq!(refused, [format!("{path}: {why}")]);
 }
