@@ -3,7 +3,8 @@
 //! Follows the documentation's chapter "The pg_hba.conf File" and PostgreSQL's
 //! `src/backend/libpq/hba.c`. Ours come first (local by peer, replication by certificate), then
 //! the user's, and last everybody by SCRAM over TLS. Over the network only TLS is taken: a user's
-//! `host` line is written as `hostssl`. Nothing by `trust`, `md5` or `password`.
+//! `host` line is written as `hostssl`. Nothing by `trust` or `password`; what a line lets in by
+//! `md5`, which is how most manifests for CloudNativePG say it, comes in by SCRAM.
 
 mod ldap;
 
@@ -68,10 +69,8 @@ pub enum HbaProblem {
         /// The method.
         found: String,
     },
-    /// Authentication that gives the password, or its equivalent, away.
-    #[error(
-        "method {found} gives the password or what is as good to whoever listens or reads the catalog; use scram-sha-256"
-    )]
+    /// Authentication that gives the password away.
+    #[error("method {found} gives the password to whoever listens; use scram-sha-256")]
     WeakPassword {
         /// The method.
         found: String,
@@ -202,7 +201,7 @@ enum Place {
 }
 
 /// Checks one line of the user's. None if it is empty or a comment; else the text to write:
-/// `host` and `hostnogssenc` become `hostssl`.
+/// `host` and `hostnogssenc` become `hostssl`, `md5` becomes `scram-sha-256`.
 fn check_line(text: &str, major: Major) -> Result<Option<String>, HbaProblem> {
     let fields = split_fields(text)?;
     let Some((kind, rest)) = fields.split_first() else { return Ok(None) };
@@ -232,7 +231,13 @@ fn check_line(text: &str, major: Major) -> Result<Option<String>, HbaProblem> {
             return Err(HbaProblem::Option { found: option });
         }
     }
-    let line = text.trim();
+    let by_scram = (method.as_slice() == ["md5"])
+        .then(|| by_scram(text, &fields, fields.len() - options.len() - 1));
+    let line = match &by_scram {
+        Some(Some(line)) => line.trim(),
+        Some(None) => return Err(HbaProblem::WeakPassword { found: method.join(",") }),
+        None => text.trim(),
+    };
     // The type is plain: a quoted one is as good to PostgreSQL, but is not found here.
     let rewritten = ["hostnogssenc", "host"]
         .iter()
@@ -243,6 +248,22 @@ fn check_line(text: &str, major: Major) -> Result<Option<String>, HbaProblem> {
         None if kind == "hostssl" || kind == "local" => Ok(Some(line.to_owned())),
         None => Err(HbaProblem::ConnectionType { found: line.to_owned() }),
     }
+}
+
+/// The line with the method, which is the field `at`, changed from `md5` to `scram-sha-256`. The
+/// server takes `md5` for SCRAM itself wherever it holds a SCRAM verifier, and it makes no others
+/// here (`password_encryption`): what is lost is the way in with an MD5 hash that was brought along.
+fn by_scram(text: &str, fields: &[Vec<String>], at: usize) -> Option<String> {
+    const METHOD: &str = "scram-sha-256";
+    let mut wanted = fields.to_vec();
+    *wanted.get_mut(at)? = vec![METHOD.to_owned()];
+    // A database may be called md5 as well: the right place is where nothing else changes.
+    text.match_indices("md5")
+        .map(|(from, word)| {
+            let (before, rest) = text.split_at(from);
+            format!("{before}{METHOD}{}", &rest[word.len()..])
+        })
+        .find(|line| split_fields(line).as_ref() == Ok(&wanted))
 }
 
 /// Takes the address, and the mask if there is one, from the front of the fields.
@@ -277,12 +298,12 @@ fn check_method(method: &str, place: Place, major: Major) -> Result<(), HbaProbl
         ("trust", _) | ("ident", Place::Network) => {
             Err(HbaProblem::ProvesNothing { found: found() })
         }
-        ("md5" | "password", _) => Err(HbaProblem::WeakPassword { found: found() }),
+        ("password", _) => Err(HbaProblem::WeakPassword { found: found() }),
         ("peer", Place::Network) => only("peer", "local"),
         ("cert", Place::Local) => only("cert", "hostssl"),
         ("gss", Place::Local) => only("gss", "hostssl"),
         ("oauth", _) if major >= Major::V18 => Ok(()),
-        ("scram-sha-256" | "reject" | "peer" | "ident" | "cert" | "gss", _) => Ok(()),
+        ("scram-sha-256" | "md5" | "reject" | "peer" | "ident" | "cert" | "gss", _) => Ok(()),
         ("ldap" | "pam" | "radius", _) => Ok(()),
         _ => Err(HbaProblem::Method { found: found(), major }),
     }

@@ -13,7 +13,8 @@ record! {
         parameters "parameters": BTreeMap<String, String>,
         /// Synchronous replication.
         synchronous "synchronous": Option<SynchronousReplication>,
-        /// Lines of pg_hba.conf, between the fixed first and last ones.
+        /// Lines of pg_hba.conf, between the fixed first and last ones. `host` is written as
+        /// `hostssl`, and `md5` as `scram-sha-256`.
         pg_hba "pg_hba": Vec<String>,
         /// Lines of pg_ident.conf.
         pg_ident "pg_ident": Vec<String>,

@@ -38,10 +38,30 @@ fn nothing_is_let_in_without_proof_or_by_a_password_in_the_clear() {
     }
     assert!(matches!(problem("hostssl all all all ident"), HbaProblem::ProvesNothing { .. }));
     assert!(matches!(problem("local all all trust"), HbaProblem::ProvesNothing { .. }));
-    for method in ["md5", "password"] {
-        let line = format!("host all all all {method}");
-        assert_eq!(problem(&line), HbaProblem::WeakPassword { found: method.to_owned() });
+    assert_eq!(
+        problem("host all all all password"),
+        HbaProblem::WeakPassword { found: "password".to_owned() }
+    );
+}
+
+#[test]
+fn who_is_let_in_by_md5_comes_in_by_scram() {
+    for (line, written) in [
+        ("host all all all md5", "hostssl all all all scram-sha-256"),
+        (
+            "hostssl md5 md5,\"md5\" 10.0.0.0/8  md5 # md5",
+            "hostssl md5 md5,\"md5\" 10.0.0.0/8  scram-sha-256 # md5",
+        ),
+        (
+            "hostssl md5 all all \"md5\" clientcert=verify-ca",
+            "hostssl md5 all all \"scram-sha-256\" clientcert=verify-ca",
+        ),
+        ("local md5 all md5", "local md5 all scram-sha-256"),
+    ] {
+        let file = render(&[line.to_owned()], None, Major::V17).unwrap();
+        assert_eq!(file.lines().nth(3), Some(written));
     }
+    assert!(matches!(problem("host all all all md5,md5"), HbaProblem::Method { .. }));
 }
 
 #[test]
@@ -112,13 +132,15 @@ fn every_wrong_line_is_reported_with_its_number() {
 proptest! {
     #[test]
     fn no_line_makes_the_check_panic_or_the_file_longer(
-        text in "(?s)((local|host|hostssl|all|10.0.0.0/8|cert|trust|map=a|[ ,\"#\\\\\n]){1,2}){0,9}|(?s).{0,60}",
+        text in "(?s)((local|host|hostssl|all|10.0.0.0/8|cert|trust|md5|map=a|[ ,\"#\\\\\n]){1,2}){0,9}|(?s).{0,60}",
     ) {
         if let Ok(file) = render(&[text], None, Major::V18) {
             prop_assert!(file.lines().count() <= 5);
             prop_assert!(file.ends_with("\nhostssl all all all scram-sha-256\n"));
             let network = file.lines().filter(|line| line.starts_with("host"));
             prop_assert!(network.into_iter().all(|line| line.starts_with("hostssl")));
+            let fields = file.lines().filter_map(|line| split_fields(line).ok());
+            prop_assert!(fields.into_iter().all(|it| it.get(4).is_none_or(|it| *it != ["md5"])));
         }
     }
 }
