@@ -1,7 +1,7 @@
 //! Which fields of `Cluster.spec` have an effect. One table that only shrinks.
 //!
 //! A field without effect is never ignored silently. One that says where data comes from, where
-//! copies go or how they are protected blocks: nothing is created (traps K7). The others are listed
+//! copies go or how they are protected blocks: nothing is created (traps K7). All of them are listed
 //! by the condition `UnsupportedFields`.
 
 use serde_json::Value;

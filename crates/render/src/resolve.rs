@@ -54,7 +54,7 @@ pub struct Resolved {
     pub pod_addresses: Vec<PodSelectorRefStatus>,
     /// PostgreSQL's major version, if the image's name tells it.
     pub major: Option<u32>,
-    /// Fields without effect that do not block: path, and what is so without them.
+    /// Fields without effect: path, and what is so without them.
     pub unsupported: Vec<(String, String)>,
     /// A field that decides about data has no effect yet.
     pub blocked: bool,

@@ -379,7 +379,9 @@ fn accepted(resolved: &Resolved) -> Wish {
                 .iter()
                 .map(|finding| format!("{}: {}", finding.path, finding.message))
                 .collect();
-            wish(ConditionType::SpecAccepted, false, conditions::SPEC_INVALID, message.join("; "))
+            let reason =
+                if resolved.blocked { conditions::SPEC_BLOCKED } else { conditions::SPEC_INVALID };
+            wish(ConditionType::SpecAccepted, false, reason, message.join("; "))
         }
     }
 }

@@ -9,7 +9,8 @@ use matriarch_pg::version::Major;
 use super::{Findings, services};
 use crate::setup::Owner;
 
-/// Checks a Cluster. Returns fields without effect that do not block: path and sentence.
+/// Checks a Cluster. Returns its fields without effect, those that block among them: path and
+/// sentence.
 pub(super) fn check(
     owner: &Owner<'_>,
     major: Option<Major>,
@@ -33,16 +34,17 @@ pub(super) fn check(
     unsupported(user, findings)
 }
 
-/// What decides about data and has no effect yet blocks (traps K7); the rest is listed.
+/// What has no effect yet is listed; what of it decides about data blocks as well (traps K7).
 fn unsupported(user: &ClusterSpec, findings: &mut Findings) -> Vec<(String, String)> {
     let Ok(written) = serde_json::to_value(user) else { return Vec::new() };
     let mut listed = Vec::new();
     for finding in support::unsupported(&written) {
         match finding.kind {
-            Support::Effective => {}
-            Support::Listed => listed.push((finding.path, finding.sentence.to_owned())),
+            Support::Effective => continue,
+            Support::Listed => {}
             Support::Blocking => findings.block(&finding.path, finding.sentence),
         }
+        listed.push((finding.path, finding.sentence.to_owned()));
     }
     listed
 }

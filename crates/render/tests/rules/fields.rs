@@ -651,3 +651,18 @@ fn users_slots_are_copied_unless_the_user_says_otherwise() {
     let why = "\"(b\" is no regular expression: unclosed group";
     assert_eq!(refused, [format!("{path}: {why}")]);
 }
+
+#[test]
+fn what_blocks_is_named_among_the_fields_without_effect() {
+    let fields =
+        json!({"backup": {"retentionPolicy": "7d"}, "monitoring": {"enablePodMonitor": true}});
+    with(&fields, &json!({}), |_, resolved| {
+        let named: Vec<&str> = resolved.unsupported.iter().map(|it| it.0.as_str()).collect();
+        assert_eq!(named, ["spec.backup", "spec.monitoring"]);
+        assert!(resolved.blocked);
+        assert_eq!(
+            findings(resolved),
+            ["spec.backup: no backup would be taken and no WAL archived"]
+        );
+    });
+}
