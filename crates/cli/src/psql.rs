@@ -10,7 +10,7 @@ use std::process::Command;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use kube::{Api, ResourceExt};
 use matriarch_api::instance::InstanceRole;
-use matriarch_api::names;
+use matriarch_api::{Cluster, names};
 
 use crate::error::Error;
 use crate::session::{Connection, Session};
@@ -39,13 +39,13 @@ pub struct Arguments {
 /// # Errors
 /// If there is no instance to connect to, or no psql.
 pub async fn run(session: &Session, arguments: &Arguments) -> Result<(), Error> {
-    session.cluster(&arguments.cluster).await?;
+    let cluster = session.cluster(&arguments.cluster).await?;
     let services: Api<Service> = Api::namespaced(session.client.clone(), &session.namespace);
     // Without the right to see Services this is no one-machine mode, whose user may do everything.
     let service = services.get_opt(&names::service_rw(&arguments.cluster)).await.ok().flatten();
     let address = service.and_then(|service| service.annotations().get(HOST_ADDRESS).cloned());
     match address {
-        Some(address) => on_this_machine(session, arguments, &address).await,
+        Some(address) => on_this_machine(session, arguments, &cluster, &address).await,
         None => in_the_pod(session, arguments).await,
     }
 }
@@ -95,29 +95,29 @@ const SOCKETS: &str = "/controller/run";
 async fn on_this_machine(
     session: &Session,
     arguments: &Arguments,
+    cluster: &Cluster,
     address: &str,
 ) -> Result<(), Error> {
-    let cluster = &arguments.cluster;
     if arguments.replica {
         return Err(Error::Refused(
             "one-machine mode has a port for the primary alone: leave --replica out".to_owned(),
         ));
     }
-    let name = names::secret_app(cluster);
-    let secrets: Api<Secret> = Api::namespaced(session.client.clone(), &session.namespace);
-    let secret = secrets.get(&name).await;
-    let secret = secret.map_err(|error| session.refused("get", "secrets", error))?;
-    let value = |key: &str| {
-        let bytes = secret.data.as_ref().and_then(|data| data.get(key));
-        bytes.and_then(|bytes| String::from_utf8(bytes.0.clone()).ok()).ok_or_else(|| {
-            Error::Refused(format!("Secret {name} has no {key} yet; see `explain {cluster}`"))
-        })
+    let secret = read_secret(session, &cluster.spec.application_secret(cluster.name())).await?;
+    let value = |key: &str| needed(&secret, key, cluster);
+    // A Secret that the user gave holds name and password alone.
+    let authority = match value("ca.crt") {
+        Ok(authority) => authority,
+        Err(_) => {
+            let secret = read_secret(session, &names::secret_ca(cluster.name())).await?;
+            needed(&secret, "ca.crt", cluster)?
+        }
     };
+    let database = value("dbname").unwrap_or_else(|_| cluster.spec.application_database());
     let port = address.rsplit_once(':').map_or(address, |(_, port)| port);
-    let authority = Authority::write(&value("ca.crt")?)?;
+    let authority = Authority::write(&authority)?;
     let connection = format!(
-        "host=localhost port={port} dbname={} user={} sslmode=verify-full sslrootcert={}",
-        value("dbname")?,
+        "host=localhost port={port} dbname={database} user={} sslmode=verify-full sslrootcert={}",
         value("username")?,
         authority.path.display()
     );
@@ -140,6 +140,21 @@ async fn on_this_machine(
     };
     drop(authority);
     if ended.success() { Ok(()) } else { Err(Error::Refused(format!("psql ended: {ended}"))) }
+}
+
+async fn read_secret(session: &Session, name: &str) -> Result<Secret, Error> {
+    let secrets: Api<Secret> = Api::namespaced(session.client.clone(), &session.namespace);
+    let secret = secrets.get(name).await;
+    secret.map_err(|error| session.refused("get", "secrets", error))
+}
+
+/// A value of a Secret that has to be there.
+fn needed(secret: &Secret, key: &str, cluster: &Cluster) -> Result<String, Error> {
+    let bytes = secret.data.as_ref().and_then(|data| data.get(key));
+    bytes.and_then(|bytes| String::from_utf8(bytes.0.clone()).ok()).ok_or_else(|| {
+        let (name, cluster) = (secret.name_any(), cluster.name());
+        Error::Refused(format!("Secret {name} has no {key} yet; see `explain {cluster}`"))
+    })
 }
 
 /// The file with the authority that verifies the server, as long as psql runs.

@@ -335,8 +335,7 @@ fn secret_names(owner: &Owner<'_>) -> BTreeMap<SecretRole, String> {
     if let Some(name) = given.client_ca_secret {
         secrets.insert(SecretRole::ClientAuthority, name);
     }
-    let application = bootstrap::given_secret(user).unwrap_or_else(|| names::secret_app(cluster));
-    secrets.insert(SecretRole::Application, application);
+    secrets.insert(SecretRole::Application, user.application_secret(cluster));
     if user.enable_superuser_access == Some(true) {
         let superuser = user.superuser_secret.as_ref().map(|secret| secret.name.clone());
         let superuser = superuser.unwrap_or_else(|| names::secret_superuser(cluster));
@@ -355,7 +354,7 @@ fn secret_sources(owner: &Owner<'_>, resolved: &Resolved) -> BTreeMap<SecretRole
             SecretRole::ServerAuthority | SecretRole::ClientAuthority => true,
             SecretRole::Server => certificates.server_tls_secret.is_some(),
             SecretRole::Replication => certificates.replication_tls_secret.is_some(),
-            SecretRole::Application => bootstrap::given_secret(user).is_some(),
+            SecretRole::Application => user.given_application_secret().is_some(),
             SecretRole::Superuser => user.superuser_secret.is_some(),
         };
         let source =

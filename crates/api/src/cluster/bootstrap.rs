@@ -5,6 +5,8 @@ use k8s_openapi::api::core::v1::{
 };
 use std::collections::BTreeMap;
 
+use crate::cluster::ClusterSpec;
+use crate::names;
 use crate::record::{record, words};
 
 record! {
@@ -198,5 +200,30 @@ words! {
         Microservice = "microservice",
         /// Several databases and roles.
         Monolith = "monolith",
+    }
+}
+
+impl ClusterSpec {
+    fn initdb(&self) -> Option<&BootstrapInitdb> {
+        self.bootstrap.as_ref()?.initdb.as_ref()
+    }
+
+    /// The Secret with the name and password of the application's owner, if the user gives one.
+    pub fn given_application_secret(&self) -> Option<&str> {
+        let secret = self.initdb()?.secret.as_ref()?;
+        Some(secret.name.as_str()).filter(|name| !name.is_empty())
+    }
+
+    /// The Secret with the name and password of the application's owner.
+    pub fn application_secret(&self, cluster: &str) -> String {
+        let given = self.given_application_secret().map(str::to_owned);
+        given.unwrap_or_else(|| names::secret_app(cluster))
+    }
+
+    /// The application's database.
+    pub fn application_database(&self) -> String {
+        let written = self.initdb();
+        let written = written.and_then(|initdb| initdb.database.clone().or(initdb.owner.clone()));
+        written.unwrap_or_else(|| names::DEFAULT_DATABASE.to_owned())
     }
 }

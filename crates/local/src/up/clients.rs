@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::layout::{Layout, make_directory, write_file};
 use crate::proxy::HOST_ADDRESS;
+use crate::up::progress::ClusterView;
 
 /// How long PostgreSQL may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -96,9 +97,9 @@ impl Access {
 pub async fn access(
     client: &Client,
     layout: &Layout,
-    namespace: &str,
-    cluster: &str,
+    view: &ClusterView,
 ) -> Result<Access, AccessError> {
+    let ClusterView { namespace, name: cluster, .. } = view;
     let read = |source| AccessError::Read { cluster: cluster.to_owned(), source: Box::new(source) };
     let missing = |what| AccessError::Missing { cluster: cluster.to_owned(), what };
     let services: Api<Service> = Api::namespaced(client.clone(), namespace);
@@ -109,11 +110,11 @@ pub async fn access(
         .and_then(|address| address.rsplit_once(':')?.1.parse().ok())
         .ok_or_else(|| missing("address on 127.0.0.1"))?;
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let app = secrets.get_opt(&names::secret_app(cluster)).await.map_err(read)?;
+    let app = secrets.get_opt(&view.secret).await.map_err(read)?;
     let app = app.ok_or_else(|| missing("application secret"))?;
     let user = value(&app, "username").ok_or_else(|| missing("user name"))?;
     let password = value(&app, "password").ok_or_else(|| missing("password"))?;
-    let database = value(&app, "dbname").unwrap_or_else(|| user.clone());
+    let database = value(&app, "dbname").unwrap_or_else(|| view.database.clone());
     let ca = match value(&app, "ca.crt") {
         Some(ca) => ca,
         None => {

@@ -405,8 +405,8 @@ async fn follow(running: &Running, progress: &mut Progress, told: &mut Vec<Strin
         let Ok(clusters) = progress::clusters(client, identity).await else { continue };
         for cluster in clusters {
             let key = format!("{}/{}", cluster.namespace, cluster.name);
-            let (namespace, name) = (&cluster.namespace, &cluster.name);
-            let access = || clients::access(client, &running.layout, namespace, name);
+            let name = &cluster.name;
+            let access = || clients::access(client, &running.layout, &cluster);
             let known = told.contains(&key);
             if known || !cluster.is_ready() {
                 progress.say_once(&key, &cluster.line());

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, ResourceExt};
+use matriarch_api::cluster::ClusterSpec;
 use matriarch_api::{Identity, Kind, names};
 use serde_json::Value;
 
@@ -83,6 +84,10 @@ pub struct ClusterView {
     pub reason: String,
     /// Name of the primary.
     pub primary: String,
+    /// Name of the Secret of the application's owner.
+    pub secret: String,
+    /// The application's database.
+    pub database: String,
 }
 
 impl ClusterView {
@@ -136,7 +141,12 @@ fn view(cluster: &DynamicObject) -> ClusterView {
     };
     let number =
         |pointer: &str| cluster.data.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
+    // What is no spec is told in the status.
+    let spec: ClusterSpec =
+        serde_json::from_value(cluster.data["spec"].clone()).unwrap_or_default();
     ClusterView {
+        secret: spec.application_secret(&cluster.name_any()),
+        database: spec.application_database(),
         namespace: cluster.namespace().unwrap_or_default(),
         name: cluster.name_any(),
         instances: cluster.data.pointer("/spec/instances").and_then(Value::as_u64).unwrap_or(1),

@@ -88,7 +88,7 @@ pub async fn status(state: &Path, identity: Identity) -> Result<String, VerbErro
             let pid = pid.map_or_else(String::new, |pid| format!(" (postmaster: process {pid})"));
             text.push_str(&format!("  {line}{pid}\n"));
         }
-        match clients::access(&client, &layout, &cluster.namespace, &cluster.name).await {
+        match clients::access(&client, &layout, cluster).await {
             Ok(access) => text.push_str(&format!("  psql \"{}\"\n", access.connection_string())),
             Err(error) => text.push_str(&format!("  {error}\n")),
         }
@@ -131,7 +131,7 @@ pub async fn psql(
         .await
         .map_err(|source| VerbError::Read(Box::new(source)))?;
     let cluster = choose(&clusters, cluster)?;
-    let access = clients::access(&client, &layout, &cluster.namespace, &cluster.name).await?;
+    let access = clients::access(&client, &layout, cluster).await?;
     let servers = InstalledServers::find();
     let program = servers
         .newest()

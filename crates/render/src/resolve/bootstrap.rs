@@ -2,26 +2,16 @@
 
 use matriarch_api::cluster::{BootstrapInitdb, ClusterSpec, SqlRefs};
 use matriarch_api::instance::{Initdb, KeyReference, KeyReferenceKind};
-use matriarch_api::names;
 use matriarch_pg::version::Major;
 
 fn written(user: &ClusterSpec) -> BootstrapInitdb {
     user.bootstrap.as_ref().and_then(|bootstrap| bootstrap.initdb.clone()).unwrap_or_default()
 }
 
-/// The Secret with the owner's password that the user gave.
-pub(super) fn given_secret(user: &ClusterSpec) -> Option<String> {
-    written(user).secret.map(|secret| secret.name).filter(|name| !name.is_empty())
-}
-
 /// All options, with CloudNativePG's defaults: UTF8, C, C.
 pub(super) fn initdb(user: &ClusterSpec, major: Option<Major>) -> Initdb {
     let written = written(user);
-    let database = written
-        .database
-        .clone()
-        .or_else(|| written.owner.clone())
-        .unwrap_or_else(|| names::DEFAULT_DATABASE.to_owned());
+    let database = user.application_database();
     let owner = written.owner.clone().unwrap_or_else(|| database.clone());
     Initdb {
         database,
