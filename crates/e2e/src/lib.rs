@@ -1,5 +1,6 @@
 //! Harnesses for tests against real parts.
 
+pub mod agents;
 pub mod apiserver;
 pub mod budget;
 pub mod evidence;

@@ -29,7 +29,7 @@ impl Kubectl<'_> {
         Ok(child.wait_with_output()?)
     }
 
-    fn ok(&self, arguments: &[&str], input: &str) -> Result<String> {
+    pub(crate) fn ok(&self, arguments: &[&str], input: &str) -> Result<String> {
         let output = self.run(arguments, input)?;
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success(), "kubectl {arguments:?}: {told}");

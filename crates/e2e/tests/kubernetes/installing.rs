@@ -18,6 +18,7 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use matriarch_api::{Cluster, Identity, Instance};
+use matriarch_e2e::agents::play_once;
 use matriarch_e2e::apiserver::{self, ApiServer};
 use matriarch_e2e::local::Machine;
 use matriarch_e2e::turn;
@@ -25,7 +26,7 @@ use matriarch_operator::install::permissions::{self, Permission, Verb};
 use matriarch_operator::install::{self, Options, Scope};
 use serde_json::{Value, json};
 
-use crate::operator::{bind, comes_back, freed, play_once, small, write_lease};
+use crate::operator::{bind, comes_back, freed, small, write_lease};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Namespace of the clusters.
@@ -170,7 +171,7 @@ impl Installation {
         let agents = tokio::spawn(async move {
             loop {
                 // Objects change under its hands; the next round sees it.
-                if let Err(error) = play_once(&playing, TEAM).await {
+                if let Err(error) = play_once(&playing, Identity::Matriarch, TEAM).await {
                     eprintln!("agents: {error:#}");
                 }
                 if let Err(error) = release_volumes(&playing).await {

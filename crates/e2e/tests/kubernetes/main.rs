@@ -13,3 +13,4 @@ mod kustomization;
 mod operator;
 mod pods;
 mod rollout;
+mod samples;

@@ -1,6 +1,5 @@
 //! The operator against an API server in this process; the agents are played by the test.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,15 +13,11 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
-use matriarch_api::{Cluster, Identity, Instance};
+use matriarch_api::{Cluster, Identity};
+use matriarch_e2e::agents;
 use matriarch_e2e::turn::{self, Turn};
 use matriarch_local::apiserver::{ApiServer, Options as ServerOptions};
 use matriarch_operator::Options;
-use matriarch_plan::protocol::lease::ANNOTATIONS;
-use matriarch_plan::protocol::{
-    self, Address, ContainerId, History, Holder, Incarnation, InstanceName, LeaseRecord, Member,
-    PodUid, Position, Span, SystemId, Term,
-};
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -148,11 +143,11 @@ impl World {
     }
 }
 
-/// kubelet and agents in little: pods become ready, reports follow directives, the Lease changes
-/// hands as directives ask.
+/// Plays the agents of the client's namespace.
 async fn play_agents(server: Option<ApiServer>, client: Client) {
     loop {
-        if let Err(error) = play_once(&client, client.default_namespace()).await {
+        let namespace = client.default_namespace();
+        if let Err(error) = agents::play_once(&client, Identity::Matriarch, namespace).await {
             eprintln!("agents: {error:#}");
         }
         if let Some(server) = &server {
@@ -162,138 +157,14 @@ async fn play_agents(server: Option<ApiServer>, client: Client) {
     }
 }
 
-/// One look at the clusters called `c` in a namespace.
-pub async fn play_once(client: &Client, namespace: &str) -> Result<()> {
-    let instances: Api<Instance> =
-        Api::namespaced_with(client.clone(), namespace, &Identity::Matriarch);
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
-    for pod in pods.list(&ListParams::default()).await?.items {
-        if pod.metadata.deletion_timestamp.is_some() {
-            let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-            pods.delete(&pod.name_any(), &now).await?;
-        }
-    }
-    let Some(lease) = leases.get_opt("c").await? else { return Ok(()) };
-    let all = instances.list(&ListParams::default()).await?.items;
-    let mut holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
-    let mut members = Vec::new();
-    for instance in &all {
-        if !instance.spec.leaving && pods.get_opt(instance.name()).await?.is_some() {
-            members.push(instance.name().to_owned());
-        }
-    }
-    let of_holder = all.iter().find(|instance| holder.as_deref() == Some(instance.name()));
-    if let Some(wish) = of_holder.and_then(|instance| instance.spec.switchover.as_ref()) {
-        let other = members.iter().find(|name| holder.as_ref() != Some(name));
-        holder = wish.to.as_ref().or(other).cloned();
-    }
-    if holder.as_ref().is_none_or(|name| !members.contains(name)) {
-        let first = all.iter().find(|instance| instance.spec.bootstrap_primary);
-        holder = first.map(|instance| instance.name().to_owned()).or(members.first().cloned());
-    }
-    let Some(holder) = holder.filter(|name| members.contains(name)) else { return Ok(()) };
-    write_lease(client, namespace, &holder, &members).await?;
-    for instance in &all {
-        play_instance(&pods, &instances, instance, instance.name() == holder).await?;
-    }
-    Ok(())
-}
-
-async fn play_instance(
-    pods: &Api<Pod>,
-    instances: &Api<Instance>,
-    instance: &Instance,
-    primary: bool,
-) -> Result<()> {
-    let Some(pod) = pods.get_opt(instance.name()).await? else { return Ok(()) };
-    let status = json!({"status": {
-        "phase": "Running",
-        "podIP": "127.0.0.1",
-        "conditions": [{"type": "Ready", "status": "True"}],
-        "containerStatuses": [{
-            "name": "postgres", "ready": true, "restartCount": 0, "image": "x", "imageID": "x",
-            "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
-        }],
-    }});
-    let params = PatchParams::default();
-    pods.patch_status(instance.name(), &params, &Patch::Merge(&status)).await?;
-    let restart = instance.spec.restart.as_ref();
-    let mut report = json!({"status": {
-        "observedGeneration": instance.metadata.generation,
-        "podUid": pod.uid(),
-        "incarnation": instance.name(),
-        "systemId": "7",
-        "timeline": 1,
-        "role": if primary { "primary" } else { "standby" },
-        "state": "running",
-        "streaming": !primary,
-        "loadedConfigurationHash": instance.spec.configuration_hash,
-        "secretVersions": instance.spec.access.secret_versions,
-        "restart": restart.map(|wish| json!({"id": wish.id, "done": true, "message": ""})),
-    }});
-    if let Some(told) = &instance.spec.agent {
-        report["status"]["agent"] = json!({"sha256": told.sha256});
-    }
-    instances.patch_status(instance.name(), &params, &Patch::Merge(&report)).await?;
-    Ok(())
-}
-
-/// The Lease, with this holder.
+/// The Lease of the cluster `c`, with this holder.
 pub async fn write_lease(
     client: &Client,
     namespace: &str,
     holder: &str,
     members: &[String],
 ) -> Result<()> {
-    let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let pod = pods.get(holder).await?.uid().unwrap_or_default();
-    let record = lease_record(&leases.get("c").await?, holder, pod, members);
-    let annotations: BTreeMap<_, _> = ANNOTATIONS
-        .iter()
-        .map(|suffix| (Identity::Matriarch.key(suffix), record.annotations.get(*suffix)))
-        .collect();
-    let patch = json!({
-        "metadata": {"annotations": annotations},
-        "spec": {"holderIdentity": holder, "leaseTransitions": record.transitions},
-    });
-    leases.patch("c", &PatchParams::default(), &Patch::Merge(&patch)).await?;
-    Ok(())
-}
-
-/// The Lease as agents would write it: the members run on data directories called like themselves.
-fn lease_record(lease: &Lease, holder: &str, pod: String, members: &[String]) -> LeaseRecord {
-    let spec = lease.spec.as_ref();
-    let changes = spec.and_then(|spec| spec.holder_identity.as_deref()) != Some(holder);
-    let before = spec.and_then(|spec| spec.lease_transitions).unwrap_or_default();
-    let term = Term(u64::from(before.unsigned_abs()) + u64::from(changes));
-    let member = |name: &String| Member {
-        name: InstanceName(name.clone()),
-        incarnation: Incarnation(name.clone()),
-        address: Address::default(),
-    };
-    LeaseRecord::encode(&protocol::Lease {
-        holder: Some(Holder {
-            name: InstanceName(holder.to_owned()),
-            incarnation: Incarnation(holder.to_owned()),
-            pod_uid: PodUid(pod),
-            container_id: ContainerId(format!("container of {holder}")),
-        }),
-        term,
-        duration: Span::seconds(15),
-        system_id: SystemId(7),
-        history: History::root(Term(1), Incarnation("c-1".to_owned())),
-        history_published: true,
-        position: Position::default(),
-        cohort: members.iter().map(member).collect(),
-        stragglers: Vec::new(),
-        quorum: None,
-        release: None,
-        quorum_until: None,
-        reassertions: 0,
-        edition: term.0,
-    })
+    agents::write_lease(client, Identity::Matriarch, namespace, "c", holder, members).await
 }
 
 async fn uid<K>(api: &Api<K>, name: &str) -> Result<Option<String>>

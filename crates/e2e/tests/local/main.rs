@@ -4,6 +4,7 @@ mod bad_input;
 mod failover;
 mod operations;
 mod repairs;
+mod samples;
 mod single;
 mod slots;
 mod upgrade;

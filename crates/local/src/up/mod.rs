@@ -440,24 +440,34 @@ async fn last_words(
     seconds: f64,
 ) -> String {
     let name = &cluster.name;
-    let state = running.layout.root().display();
+    let place = place(running.layout.root(), running.identity);
     let program = program::invocation();
     let kill = match verbs::postmaster(&running.client, &running.layout, cluster).await {
         Some(pid) => format!("kill -9 {pid}"),
-        None => format!("{program} local status --state {state}   # shows its process"),
+        None => format!("{program} local status {place}   # shows its process"),
     };
     format!(
         "cluster {name} is ready, {seconds:.1} s after the start\n\n\
-         Connect:\n  psql \"{}\"\n  {program} local psql {name} --state {state}\n\n\
+         Connect:\n  psql \"{}\"\n  {program} local psql {name} {place}\n\n\
          Try:\n  {kill:<40} # kill the primary {}: writes go on by themselves\n  \
-         {program} local status --state {state}\n  \
+         {program} local status {place}\n  \
          KUBECONFIG={} kubectl scale clusters.{}/{name} --replicas=5\n\n\
-         Ctrl-C stops everything; the data stays, and `{program} local up --state {state}` brings it back.\n",
+         Ctrl-C stops everything; the data stays, and `{program} local up {place}` brings it back.\n",
         access.connection_string(),
         cluster.primary,
         running.layout.kubeconfig().display(),
         running.identity.group(),
     )
+}
+
+/// The arguments with which the verbs find what runs here.
+fn place(state: &Path, identity: Identity) -> String {
+    match identity {
+        Identity::Matriarch => format!("--state {}", state.display()),
+        Identity::Cnpg | Identity::Edb => {
+            format!("--state {} --api-identity {identity}", state.display())
+        }
+    }
 }
 
 /// Standbys first: a primary that stops while they stream would hand over to one that is about to
