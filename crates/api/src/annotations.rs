@@ -79,6 +79,52 @@ impl Annotation {
     }
 }
 
+/// What a user may set, on which kind, and what it does.
+pub const FOR_USERS: [(Annotation, &str, &str); 8] = [
+    (
+        Annotation::FencedInstances,
+        "Cluster",
+        "JSON list of instances whose PostgreSQL is kept stopped, or `[\"*\"]` for all; the plugin's \
+         `fencing` writes it",
+    ),
+    (
+        Annotation::Hibernation,
+        "Cluster",
+        "`on` removes the pods of a healthy cluster and keeps its volumes, `off` brings them back",
+    ),
+    (
+        Annotation::ReloadedAt,
+        "Cluster",
+        "any new value: the operator looks at all of it, Secrets too",
+    ),
+    (
+        Annotation::ReconciliationLoop,
+        "Cluster",
+        "`disabled`: the operator leaves the cluster alone; its instances still fail over",
+    ),
+    (
+        Annotation::ReconcilePodSpec,
+        "Cluster",
+        "`disabled`: pods stay as they are when the spec would make others; new ones are as it says",
+    ),
+    (
+        Annotation::PodPatch,
+        "Cluster",
+        "JSON Patch (RFC 6902) on each pod that is made; a change replaces the pods one after the \
+         other. Name, labels, owner and the two containers are the operator's",
+    ),
+    (
+        Annotation::CoredumpFilter,
+        "Cluster",
+        "which memory stands in core dumps (core(5)); 0x31, without shared buffers, if not given",
+    ),
+    (
+        Annotation::Unrecoverable,
+        "Pod",
+        "`true`: the volumes of this standby are deleted, and a new instance is cloned in its place",
+    ),
+];
+
 /// Value of [`Annotation::ReconciliationLoop`] that stops the operator's work on a cluster, and of
 /// [`Annotation::ReconcilePodSpec`] that stops its work on the form of pods.
 pub const RECONCILIATION_DISABLED: &str = "disabled";

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use crate::annotations::{FOR_USERS, RESTARTED_AT};
 use crate::crd::{self, UnknownPath};
 use crate::identity::{Identity, Kind};
 use crate::support::{self, Support};
@@ -21,7 +22,17 @@ pub fn reference() -> Result<String, UnknownPath> {
     for kind in Kind::ALL {
         section(&mut text, kind, identity)?;
     }
+    annotations(&mut text, identity);
     Ok(text)
+}
+
+fn annotations(text: &mut String, identity: Identity) {
+    line(text, "## Annotations\n\n| annotation | on | meaning |\n|---|---|---|");
+    for (annotation, kind, meaning) in FOR_USERS {
+        line(text, &format!("| `{}` | {kind} | {} |", annotation.key(identity), cell(meaning)));
+    }
+    let restarted = "any new value: PostgreSQL of all instances restarts, one after the other";
+    line(text, &format!("| `{RESTARTED_AT}` | Cluster | {restarted} |"));
 }
 
 fn section(text: &mut String, kind: Kind, identity: Identity) -> Result<(), UnknownPath> {
