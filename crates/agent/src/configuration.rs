@@ -12,6 +12,7 @@ use matriarch_api::instance::{Configuration, InstanceSpec};
 use matriarch_pg::conf::render_settings;
 use matriarch_pg::control::{ControlData, StandbyFloor};
 use matriarch_pg::parameters::{AgentSettings, ArchiveMode, merge, preload_libraries};
+use matriarch_pg::sql::quote_identifier;
 use matriarch_pg::synchronous::StandbyNames as Names;
 use matriarch_pg::{Major, hba, ident};
 use matriarch_plan::protocol::StandbyNames;
@@ -21,7 +22,7 @@ use sha2::{Digest, Sha256};
 use crate::certificates::Files;
 use crate::driver::context::Replication;
 use crate::ldap;
-use crate::options::{AgentOptions, POSTGRES_PORT};
+use crate::options::{AgentOptions, POSTGRES_PORT, TablespacePlace};
 use crate::postgres::data;
 use crate::postgres::program::{self, Installation, Run};
 use crate::postgres::server::{CONFIGURATION_MARKER, REPLICATION_MARKER};
@@ -140,6 +141,18 @@ pub fn render(input: &Input<'_>, floor: Option<&StandbyFloor>) -> Result<Rendere
         .map_err(|refusals| joined(&refusals))?;
     // The reader of the log removes files that are done, so they have to end.
     settings.insert("log_rotation_size".to_owned(), "16MB".to_owned());
+    match input.options.tablespaces {
+        TablespacePlace::Volumes => {}
+        // PostgreSQL allows it to its own developers alone, and recovery stops at one otherwise.
+        TablespacePlace::DataDirectory => {
+            settings.insert("allow_in_place_tablespaces".to_owned(), "on".to_owned());
+        }
+    }
+    if !configuration.temporary_tablespaces.is_empty() {
+        let names = configuration.temporary_tablespaces.iter().map(|it| quote_identifier(it));
+        let list = names.collect::<Vec<_>>().join(", ");
+        settings.insert("temp_tablespaces".to_owned(), list);
+    }
     let wished = StandbyFloor::of_parameters(&settings);
     if let Some(wished) = wished {
         // Always written: PostgreSQL takes it for a change that a setting for whose change it would
@@ -346,6 +359,7 @@ mod tests {
             root: Root::new("/r"),
             path: "".into(),
             own_address_only: true,
+            tablespaces: TablespacePlace::DataDirectory,
         }
     }
 
@@ -356,6 +370,20 @@ mod tests {
         let replication = Replication::Standby(None);
         let error = render(&input(&options(), &configuration, &replication), None).unwrap_err();
         assert!(error.contains("port"), "{error}");
+    }
+
+    #[test]
+    fn tablespaces_for_temporary_files_are_said_to_postgresql() {
+        let temporary_tablespaces = vec!["fast".to_owned(), "Other-1".to_owned()];
+        let configuration = Configuration { temporary_tablespaces, ..Configuration::default() };
+        let options = options();
+        let replication = Replication::Standby(None);
+        let text = render(&input(&options, &configuration, &replication), None).unwrap().postgresql;
+        assert!(text.contains("temp_tablespaces = '\"fast\", \"Other-1\"'"), "{text}");
+        assert!(text.contains("allow_in_place_tablespaces = 'on'"), "{text}");
+        let options = AgentOptions { tablespaces: TablespacePlace::Volumes, ..options };
+        let text = render(&input(&options, &configuration, &replication), None).unwrap().postgresql;
+        assert!(!text.contains("in_place"), "{text}");
     }
 
     #[test]

@@ -252,6 +252,7 @@ mod tests {
     use tokio_rustls::TlsAcceptor;
 
     use super::*;
+    use crate::options::TablespacePlace;
     use crate::root::Root;
 
     const LEASE: &str = r#"{"apiVersion":"coordination.k8s.io/v1","kind":"Lease",
@@ -327,6 +328,7 @@ mod tests {
             root,
             path: std::ffi::OsString::new(),
             own_address_only: true,
+            tablespaces: TablespacePlace::DataDirectory,
         };
         let mut client = LeaseClient::new(&options, Identity::Matriarch);
         for wait in [LIMIT.mul_f32(0.9), LIMIT.mul_f32(1.5), Duration::ZERO] {

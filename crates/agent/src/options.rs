@@ -34,6 +34,17 @@ pub struct AgentOptions {
     pub path: std::ffi::OsString,
     /// True on one machine, where PostgreSQL listens on the pod's address alone.
     pub own_address_only: bool,
+    /// Where PostgreSQL has its tablespaces.
+    pub tablespaces: TablespacePlace,
+}
+
+/// Where PostgreSQL has its tablespaces (docs/decisions/tablespaces.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TablespacePlace {
+    /// Each on a volume of its own, at a path that is the same in every pod: it stands in WAL.
+    Volumes,
+    /// In the data directory: on one machine pods have no paths of their own.
+    DataDirectory,
 }
 
 /// What is wrong with the environment.
@@ -64,6 +75,7 @@ impl AgentOptions {
     /// # Errors
     /// If a variable is missing or malformed.
     pub fn from_environment() -> Result<Self, Error> {
+        let one_machine = std::env::var_os("MATRIARCH_ROOT").is_some_and(|it| !it.is_empty());
         let address = variable("POD_IP")?;
         let port = variable("KUBERNETES_SERVICE_PORT")?;
         Ok(Self {
@@ -87,8 +99,12 @@ impl AgentOptions {
             ),
             root: Root::from_environment(),
             path: std::env::var_os("PATH").unwrap_or_default(),
-            own_address_only: std::env::var_os("MATRIARCH_ROOT")
-                .is_some_and(|value| !value.is_empty()),
+            own_address_only: one_machine,
+            tablespaces: if one_machine {
+                TablespacePlace::DataDirectory
+            } else {
+                TablespacePlace::Volumes
+            },
         })
     }
 }

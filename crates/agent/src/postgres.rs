@@ -9,3 +9,4 @@ pub mod server;
 pub mod slots;
 pub mod sql;
 pub mod statistics;
+pub mod tablespaces;

@@ -115,6 +115,7 @@ pub fn status(sources: &Sources<'_>) -> InstanceStatus {
         agent_version: matriarch_api::VERSION.to_owned(),
         agent: sources.agent.clone(),
         kept_directories: kept(sources),
+        tablespaces: tended.tablespaces.clone(),
     }
 }
 

@@ -76,6 +76,25 @@ impl Root {
         self.wal_volume().join("pg_wal")
     }
 
+    /// Below it the volume of each tablespace is mounted, under the tablespace's name.
+    #[must_use]
+    pub fn tablespaces(&self) -> PathBuf {
+        self.join(matriarch_api::names::TABLESPACES.trim_start_matches('/'))
+    }
+
+    /// Where PostgreSQL has a tablespace: a directory on its volume, whose own root may hold what a
+    /// file system puts there.
+    #[must_use]
+    pub fn tablespace(&self, name: &str) -> PathBuf {
+        self.tablespaces().join(name).join("data")
+    }
+
+    /// Where a tablespace of a data directory in the making is.
+    #[must_use]
+    pub fn tablespace_in_making(&self, name: &str) -> PathBuf {
+        self.tablespaces().join(name).join("data.new")
+    }
+
     /// Unix sockets, PostgreSQL's and the agent's, and what lives as long as the container.
     #[must_use]
     pub fn run(&self) -> PathBuf {
@@ -178,7 +197,8 @@ mod tests {
     #[test]
     fn every_path_lies_below_the_root_that_was_given() {
         let root = Root::new("/tmp/pod");
-        for path in [root.pgdata(), root.wal(), root.run(), root.certificates(), root.log()] {
+        let tablespace = root.tablespace("fast");
+        for path in [root.pgdata(), root.wal(), root.run(), root.certificates(), tablespace] {
             assert!(path.starts_with("/tmp/pod"), "{}", path.display());
         }
         assert_eq!(Root::new("/").pgdata(), Path::new("/var/lib/postgresql/data/pgdata"));

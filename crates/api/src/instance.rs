@@ -54,6 +54,9 @@ pub struct InstanceSpec {
     /// Copies of users' slots on standbys; absent: whatever is there stays as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slot_copies: Option<SlotCopies>,
+    /// Tablespaces.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tablespaces: Vec<Tablespace>,
     /// EndpointSlices that the holder of the Lease points to itself, beside that of `-rw`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub additional_endpoints: Vec<AdditionalEndpoints>,
@@ -211,6 +214,9 @@ pub struct Configuration {
     pub synchronous: Option<Synchronous>,
     /// Slots for high availability.
     pub high_availability_slots: HighAvailabilitySlots,
+    /// Tablespaces for temporary tables and files.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub temporary_tablespaces: Vec<String>,
 }
 
 /// Synchronous replication as asked for (both of CloudNativePG's forms resolved to one).
@@ -282,6 +288,18 @@ impl Default for HighAvailabilitySlots {
     fn default() -> Self {
         Self { enabled: true, slot_prefix: "_matriarch_".to_owned(), update_interval_seconds: 30 }
     }
+}
+
+/// A tablespace that PostgreSQL is to have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Tablespace {
+    /// Its name.
+    pub name: String,
+    /// Who is to own it.
+    pub owner: String,
+    /// The primary may make it: every instance has its place, and can replay that.
+    pub create: bool,
 }
 
 /// Copies of users' physical slots on standbys.
@@ -483,6 +501,26 @@ pub struct InstanceStatus {
     pub agent: AgentReport,
     /// Directories moved aside that are still kept.
     pub kept_directories: Vec<KeptDirectory>,
+    /// The tablespaces of the directive.
+    pub tablespaces: Vec<TablespaceReport>,
+}
+
+/// How a tablespace of the directive is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TablespaceReport {
+    /// Its name.
+    pub name: String,
+    /// Its place is there: PostgreSQL can make it, or replay that.
+    pub ready: bool,
+    /// On a primary: it is there and belongs to whom it should.
+    pub reconciled: bool,
+    /// Who owns it, where it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// What is wrong, if something is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// What an agent runs from, and what keeps it from running from what it was told of.

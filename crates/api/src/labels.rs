@@ -34,8 +34,10 @@ pub enum Label {
     InstanceRole,
     /// The deprecated twin of `instanceRole`, still read by tools.
     Role,
-    /// What a volume holds: [`PVC_ROLE_DATA`] or [`PVC_ROLE_WAL`].
+    /// What a volume holds: [`PVC_ROLE_DATA`], [`PVC_ROLE_WAL`] or [`PVC_ROLE_TABLESPACE`].
     PvcRole,
+    /// Which tablespace a volume holds.
+    TablespaceName,
     /// PostgreSQL's major version.
     MajorVersion,
     /// Whose password a Secret holds: [`USER_TYPE_APP`] or [`USER_TYPE_SUPERUSER`].
@@ -56,6 +58,7 @@ impl Label {
             Self::InstanceRole => "instanceRole",
             Self::Role => "role",
             Self::PvcRole => "pvcRole",
+            Self::TablespaceName => "tablespaceName",
             Self::MajorVersion => "majorVersion",
             Self::UserType => "userType",
             Self::Reload => "reload",
@@ -82,6 +85,8 @@ pub const ROLE_UNHEALTHY: &str = "unhealthy";
 pub const PVC_ROLE_DATA: &str = "PG_DATA";
 /// Value of [`Label::PvcRole`] on WAL volumes.
 pub const PVC_ROLE_WAL: &str = "PG_WAL";
+/// Value of [`Label::PvcRole`] on volumes of tablespaces.
+pub const PVC_ROLE_TABLESPACE: &str = "PG_TABLESPACE";
 /// Value of [`Label::UserType`] on `-app`.
 pub const USER_TYPE_APP: &str = "app";
 /// Value of [`Label::UserType`] on `-superuser`.

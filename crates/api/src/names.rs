@@ -205,9 +205,39 @@ pub fn wal_claim(instance: &str) -> String {
     format!("{instance}-wal")
 }
 
+/// Greatest length of a tablespace's name: with `tbs-` it names a volume of a pod.
+pub const MAX_TABLESPACE_NAME: usize = 59;
+
+/// Below it are the volumes of tablespaces, each under its tablespace's name.
+pub const TABLESPACES: &str = "/var/lib/postgresql/tablespaces";
+
+/// A tablespace's name as a part of Kubernetes' names.
+fn sanitized(tablespace: &str) -> String {
+    tablespace.to_ascii_lowercase().replace('_', "-")
+}
+
 /// The volume of a tablespace of an instance.
 pub fn tablespace_claim(instance: &str, tablespace: &str) -> String {
-    format!("{instance}-tbs-{}", tablespace.replace('_', "-"))
+    format!("{instance}-tbs-{}", sanitized(tablespace))
+}
+
+/// The volume of a tablespace within a pod.
+pub fn tablespace_volume(tablespace: &str) -> String {
+    format!("tbs-{}", sanitized(tablespace))
+}
+
+/// Where a pod has the volume of a tablespace.
+pub fn tablespace_mount(tablespace: &str) -> String {
+    format!("{TABLESPACES}/{tablespace}")
+}
+
+/// A name that a tablespace can have: one of Kubernetes' label values that begins with a letter.
+pub fn is_tablespace_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    bytes.first().is_some_and(u8::is_ascii_alphabetic)
+        && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+        && bytes.len() <= MAX_TABLESPACE_NAME
 }
 
 /// The serial in an instance's name, if it is one of this cluster's.
@@ -254,6 +284,7 @@ mod tests {
             service_account(&cluster),
             data_claim(&member),
             wal_claim(&member),
+            tablespace_volume(&"t".repeat(MAX_TABLESPACE_NAME)),
             member,
         ];
         names.extend(Service::ALL.map(|service| service.of(&cluster)));
@@ -268,6 +299,18 @@ mod tests {
         assert_eq!(serial_of("c", &instance("c", 12)), Some(12));
         for other in ["c", "c-", "c-0", "c-01", "c-1-wal", "d-1", "c-99999", "c-+1"] {
             assert_eq!(serial_of("c", other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_tablespaces_name_is_one_of_volumes_too() {
+        assert_eq!(tablespace_claim("c-1", "Fast_idx"), "c-1-tbs-fast-idx");
+        assert_eq!(tablespace_mount("Fast_idx"), "/var/lib/postgresql/tablespaces/Fast_idx");
+        for good in ["a", "Fast_idx", "t-1"] {
+            assert!(is_tablespace_name(good), "{good}");
+        }
+        for bad in ["", "1a", "_a", "a_", "a.b", "a/b", "a b", "ä", &"a".repeat(60)] {
+            assert!(!is_tablespace_name(bad), "{bad}");
         }
     }
 

@@ -137,6 +137,11 @@ impl std::fmt::Display for Phase {
 /// `status.targetPrimary` while an instance is being elected.
 pub const TARGET_PRIMARY_PENDING: &str = "pending";
 
+/// `status.tablespacesStatus[].state` of a tablespace that is not as it should be yet.
+pub const TABLESPACE_PENDING: &str = "pending";
+/// `status.tablespacesStatus[].state` of one that is.
+pub const TABLESPACE_RECONCILED: &str = "reconciled";
+
 /// Key of `status.instancesStatus` for ready instances.
 pub const INSTANCES_HEALTHY: &str = "healthy";
 /// Key of `status.instancesStatus` for instances that are not ready yet.

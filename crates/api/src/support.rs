@@ -136,7 +136,7 @@ pub const TABLE: &[Entry] = &[
     effective("certificates"),
     effective("storage"),
     effective("walStorage"),
-    blocking("tablespaces", "data meant for these volumes would be on the data volume"),
+    effective("tablespaces"),
     effective("ephemeralVolumeSource"),
     effective("ephemeralVolumesSizeLimit"),
     effective("serviceAccountTemplate"),
@@ -345,7 +345,7 @@ mod tests {
         let spec = json!({
             "replica": { "enabled": false, "source": "x" },
             "backup": { "target": "primary" },
-            "tablespaces": [],
+            "plugins": [],
         });
         let findings = unsupported(&spec);
         assert_eq!(findings.len(), 1, "{findings:?}");

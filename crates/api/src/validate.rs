@@ -43,6 +43,7 @@ pub fn cluster(
     if spec.wal_storage.is_some() {
         report.storage("spec.walStorage", spec.wal_storage.as_ref());
     }
+    report.tablespaces(spec);
     report.resources(spec);
     report.environment(spec, identity);
     report.postgresql(spec);
@@ -217,6 +218,32 @@ impl Report {
             None => self.add(path, format!("{size:?} is no quantity such as 10Gi")),
             Some(amount) if amount.is_none_or_less() => self.add(path, "it must be greater than 0"),
             Some(_) => {}
+        }
+    }
+
+    fn tablespaces(&mut self, spec: &ClusterSpec) {
+        let mut volumes = BTreeMap::new();
+        for (index, tablespace) in spec.tablespaces.iter().enumerate() {
+            let path = format!("spec.tablespaces[{index}]");
+            let name = tablespace.name.as_deref().unwrap_or_default();
+            if !names::is_tablespace_name(name) {
+                self.add(
+                    format!("{path}.name"),
+                    format!("{name:?} names no volume: at most {} letters, digits, _ and -, a letter first, no _ or - last", names::MAX_TABLESPACE_NAME),
+                );
+            } else if name.starts_with("pg_") {
+                self.add(format!("{path}.name"), "names that begin with pg_ are PostgreSQL's own");
+            } else if let Some(other) = volumes.insert(names::tablespace_volume(name), name) {
+                self.add(
+                    format!("{path}.name"),
+                    format!("{name} and {other} would have the same volume; choose another name"),
+                );
+            }
+            self.storage(&format!("{path}.storage"), tablespace.storage.as_ref());
+            let owner = tablespace.owner.as_ref().and_then(|owner| owner.name.as_deref());
+            if let Some(owner) = owner {
+                self.identifier(&format!("{path}.owner.name"), owner);
+            }
         }
     }
 
@@ -506,6 +533,21 @@ mod tests {
                 "spec.bootstrap.initdb.icuRules",
             ]
         );
+    }
+
+    #[test]
+    fn a_tablespace_has_a_volume_and_a_name_of_its_own() {
+        let all = |names: &[&str]| {
+            let one = |name: &&str| json!({ "name": name, "storage": { "size": "1Gi" } });
+            let tablespaces: Vec<_> = names.iter().map(one).collect();
+            findings("c", json!({ "storage": { "size": "1Gi" }, "tablespaces": tablespaces }))
+        };
+        assert!(all(&["fast", "slow_1"]).is_empty());
+        assert_eq!(all(&["a_b", "a-b"]), ["spec.tablespaces[1].name"]);
+        assert_eq!(all(&["Ab", "aB"]), ["spec.tablespaces[1].name"]);
+        assert_eq!(all(&["pg_a", "b/c"]), ["spec.tablespaces[0].name", "spec.tablespaces[1].name"]);
+        let bare = json!({ "storage": { "size": "1Gi" }, "tablespaces": [{ "name": "a" }] });
+        assert_eq!(findings("c", bare), ["spec.tablespaces[0].storage"]);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Carries actions out. There is no choice in here: what to do, to whom and as it was seen stands in
 //! the action; what fails is tried again by the next pass, if it is still wanted then.
 
+use std::collections::BTreeSet;
+
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
@@ -138,30 +140,30 @@ impl Executor<'_> {
                 self.renew_secret(what, *role, guard, trusted).await
             }
             Action::CreateVolume { instance, volume } => {
-                let wanted = objects::claim::new(owner, resolved, instance.as_str(), *volume);
+                let wanted = objects::claim::new(owner, resolved, instance.as_str(), volume);
                 self.create(what, &self.claims(), wanted).await
             }
             Action::AdoptVolume { instance, volume, guard } => {
-                let wanted = objects::claim::adoption(owner, resolved, instance.as_str(), *volume);
+                let wanted = objects::claim::adoption(owner, resolved, instance.as_str(), volume);
                 self.apply(what, &self.claims(), &guarded(wanted, guard)).await
             }
             Action::GrowVolume { instance, volume, to, guard } => {
                 let patch = guarded(objects::claim::growth(*to), guard);
-                self.merge(what, &self.claims(), &claim(instance, *volume), &patch).await
+                self.merge(what, &self.claims(), &claim(instance, volume), &patch).await
             }
             Action::DeleteVolume { instance, volume, guard } => {
-                self.delete(what, &self.claims(), &claim(instance, *volume), guard).await
+                self.delete(what, &self.claims(), &claim(instance, volume), guard).await
             }
             Action::Direct { instance, directive } => self.direct(what, instance, directive).await,
             Action::DeleteInstance { instance, guard } => {
                 self.delete(what, &self.instances(), instance.as_str(), guard).await
             }
-            Action::CreatePod { instance, wal_volume } => {
-                let wanted = objects::pod::new(owner, resolved, instance.as_str(), *wal_volume);
+            Action::CreatePod { instance, wal_volume, tablespaces } => {
+                let wanted = self.pod(instance, *wal_volume, tablespaces);
                 self.create(what, &self.pods(), wanted).await
             }
-            Action::TryPod { instance, wal_volume } => {
-                self.try_pod(what, instance, *wal_volume).await
+            Action::TryPod { instance, wal_volume, tablespaces } => {
+                self.try_pod(what, self.pod(instance, *wal_volume, tablespaces)).await
             }
             Action::AdoptPod { instance, guard } => {
                 let wanted = objects::pod::adoption(owner, resolved, instance.as_str());
@@ -178,6 +180,16 @@ impl Executor<'_> {
             }
             Action::FreeLease { guard, record, .. } => self.free_lease(what, guard, record).await,
         }
+    }
+
+    fn pod(
+        &self,
+        instance: &InstanceName,
+        wal_volume: bool,
+        tablespaces: &BTreeSet<String>,
+    ) -> Value {
+        let (owner, resolved) = (self.owner, self.resolved);
+        objects::pod::new(owner, resolved, instance.as_str(), wal_volume, tablespaces)
     }
 
     async fn set_bootstrap_image(
@@ -308,13 +320,7 @@ impl Executor<'_> {
     /// Has the API check a pod as if it were made. That there is one of its name is the last
     /// thing that the API finds. A quota counts the present object as well, which makes room; and a
     /// webhook that takes no trials has said nothing against it.
-    async fn try_pod(
-        &self,
-        what: &str,
-        instance: &InstanceName,
-        wal_volume: bool,
-    ) -> Result<(), Error> {
-        let wanted = objects::pod::new(self.owner, self.resolved, instance.as_str(), wal_volume);
+    async fn try_pod(&self, what: &str, wanted: Value) -> Result<(), Error> {
         let object: DynamicObject = serde_json::from_value(wanted)
             .map_err(|source| Error::Object { what: what.to_owned(), source })?;
         let field_manager = Some(self.manager().to_owned());
@@ -549,7 +555,7 @@ impl Executor<'_> {
     }
 }
 
-fn claim(instance: &InstanceName, volume: VolumeRole) -> String {
+fn claim(instance: &InstanceName, volume: &VolumeRole) -> String {
     objects::claim::name(instance.as_str(), volume)
 }
 

@@ -78,16 +78,53 @@ pub struct Directive {
     /// The binary that its agent is to run from; absent: whatever it runs from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentBinary>,
+    /// Tablespaces that a primary may make: every instance can replay that.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub tablespaces: BTreeSet<String>,
 }
 
 /// Which volume of an instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub enum VolumeRole {
     /// PGDATA.
     Data,
     /// pg_wal.
     Wal,
+    /// A tablespace.
+    Tablespace(String),
+}
+
+impl fmt::Display for VolumeRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Data => f.write_str("data"),
+            Self::Wal => f.write_str("WAL"),
+            Self::Tablespace(name) => write!(f, "tablespace {name}"),
+        }
+    }
+}
+
+impl From<VolumeRole> for String {
+    fn from(role: VolumeRole) -> Self {
+        match role {
+            VolumeRole::Data => "data".to_owned(),
+            VolumeRole::Wal => "wal".to_owned(),
+            VolumeRole::Tablespace(name) => format!("tablespace {name}"),
+        }
+    }
+}
+
+/// A key of maps, and so one text: what is neither of the two first is a tablespace.
+impl From<String> for VolumeRole {
+    fn from(text: String) -> Self {
+        match text.strip_prefix("tablespace ") {
+            Some(name) => Self::Tablespace(name.to_owned()),
+            None if text == "data" => Self::Data,
+            None if text == "wal" => Self::Wal,
+            None => Self::Tablespace(text),
+        }
+    }
 }
 
 /// One change of one object.
@@ -187,6 +224,9 @@ pub enum Action {
         instance: InstanceName,
         /// With a volume of its own for WAL.
         wal_volume: bool,
+        /// Tablespaces with a volume.
+        #[serde(default)]
+        tablespaces: BTreeSet<String>,
     },
     /// Ask the API whether it would take the pod that is to be made in the place of the present one.
     /// Nothing is made; what the API refuses, the present pod outlives.
@@ -195,6 +235,9 @@ pub enum Action {
         instance: InstanceName,
         /// With a volume of its own for WAL.
         wal_volume: bool,
+        /// Tablespaces with a volume.
+        #[serde(default)]
+        tablespaces: BTreeSet<String>,
     },
     /// Put labels, annotations and owner of a pod right.
     AdoptPod {
@@ -292,13 +335,13 @@ impl fmt::Display for Action {
             Self::RenewSecret { role, .. } => write!(f, "renew the {role:?} Secret"),
             Self::Direct { instance, .. } => write!(f, "direct {instance}"),
             Self::CreateVolume { instance, volume } => {
-                write!(f, "create the {volume:?} volume of {instance}")
+                write!(f, "create the {volume} volume of {instance}")
             }
             Self::AdoptVolume { instance, volume, .. } => {
-                write!(f, "adopt the {volume:?} volume of {instance}")
+                write!(f, "adopt the {volume} volume of {instance}")
             }
             Self::GrowVolume { instance, volume, to, .. } => {
-                write!(f, "grow the {volume:?} volume of {instance} to {to} bytes")
+                write!(f, "grow the {volume} volume of {instance} to {to} bytes")
             }
             Self::CreatePod { instance, .. } => write!(f, "create pod {instance}"),
             Self::TryPod { instance, .. } => write!(f, "try out the new pod of {instance}"),
@@ -311,7 +354,7 @@ impl fmt::Display for Action {
             }
             Self::DeletePod { instance, .. } => write!(f, "delete pod {instance}"),
             Self::DeleteVolume { instance, volume, .. } => {
-                write!(f, "delete the {volume:?} volume of {instance}")
+                write!(f, "delete the {volume} volume of {instance}")
             }
             Self::DeleteInstance { instance, .. } => write!(f, "delete instance {instance}"),
             Self::FreeLease { holder, .. } => write!(f, "free the Lease of {holder}"),

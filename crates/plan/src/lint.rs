@@ -25,7 +25,8 @@ pub struct Finding {
     pub message: String,
 }
 
-/// A pass of a cluster never needs more actions than this, plus eight for each instance.
+/// A pass of a cluster never needs more actions than this, plus eight for each instance and two for
+/// each of its tablespaces.
 const ACTIONS_MAX: usize = 40;
 
 /// Looks for broken rules.
@@ -39,6 +40,7 @@ pub fn lint(world: &World, plan: &Plan) -> Vec<Finding> {
     check_bounds(world, plan, &actions, &mut findings);
     check_memory(world, plan, &mut findings);
     check_directives(plan, &actions, &mut findings);
+    check_tablespaces(world, plan, &actions, &mut findings);
     check_agents(world, plan, &actions, &mut findings);
     findings.0
 }
@@ -71,7 +73,7 @@ fn check_action(world: &World, plan: &Plan, action: &Action, findings: &mut Find
             findings.require(same, "I20", says);
         }
         Action::DeleteVolume { instance, volume, guard } => {
-            check_delete_volume(world, plan, instance, *volume, guard, findings);
+            check_delete_volume(world, plan, instance, volume, guard, findings);
         }
         Action::DeleteInstance { instance, guard } => {
             let found = world.instances.get(instance);
@@ -79,20 +81,18 @@ fn check_action(world: &World, plan: &Plan, action: &Action, findings: &mut Find
             findings.require(same, "I20", says);
             findings.require(is_leaving(plan, instance), "I6", says);
         }
-        Action::CreatePod { instance, wal_volume } => {
+        Action::CreatePod { instance, wal_volume, tablespaces } => {
             let found = world.instances.get(instance);
-            let free = found.is_none_or(|i| {
-                i.pod.is_absent() && is_usable(&i.data) && (!wal_volume || is_usable(&i.wal))
-            });
+            let free = found.is_none_or(|i| is_free(i, *wal_volume, tablespaces));
             findings.require(free && world.blind.is_empty(), "I7", says);
         }
         Action::CreateVolume { instance, volume } => {
             let found = world.instances.get(instance);
-            let absent = found.is_none_or(|i| volume_of(i, *volume).is_absent());
+            let absent = found.is_none_or(|i| i.volume(volume).is_absent());
             findings.require(absent && world.blind.is_empty(), "I20", says);
         }
         Action::GrowVolume { instance, volume, to, guard } => {
-            findings.require(grows(world, instance, *volume, *to, guard), "never shrink", says);
+            findings.require(grows(world, instance, volume, *to, guard), "never shrink", says);
         }
         Action::FreeLease { guard, holder, .. } => {
             check_free(world, &plan.memory, guard, holder, findings);
@@ -135,26 +135,29 @@ fn check_action(world: &World, plan: &Plan, action: &Action, findings: &mut Find
     }
 }
 
+/// No pod is there, and what one would be made of is not on its way out.
+fn is_free(instance: &Instance, wal_volume: bool, tablespaces: &BTreeSet<String>) -> bool {
+    let of_tablespace =
+        |name: &String| is_usable(instance.volume(&VolumeRole::Tablespace(name.clone())));
+    instance.pod.is_absent()
+        && is_usable(&instance.data)
+        && (!wal_volume || is_usable(&instance.wal))
+        && tablespaces.iter().all(of_tablespace)
+}
+
 /// The volume that was seen asks for less.
 fn grows(
     world: &World,
     instance: &InstanceName,
-    volume: VolumeRole,
+    volume: &VolumeRole,
     to: u64,
     guard: &Identity,
 ) -> bool {
-    let found = world.instances.get(instance).map(|i| volume_of(i, volume));
+    let found = world.instances.get(instance).map(|i| i.volume(volume));
     found.is_some_and(|seen| {
         let less = seen.known().is_some_and(|volume| volume.requested.is_some_and(|now| now < to));
         less && matches(seen, guard, |volume| &volume.identity)
     })
-}
-
-fn volume_of(instance: &Instance, volume: VolumeRole) -> &Seen<crate::world::Volume> {
-    match volume {
-        VolumeRole::Data => &instance.data,
-        VolumeRole::Wal => &instance.wal,
-    }
 }
 
 fn is_service(world: &World, name: &str, part: ServicePart, guard: &Identity) -> bool {
@@ -186,14 +189,13 @@ fn check_delete_volume(
     world: &World,
     plan: &Plan,
     instance: &InstanceName,
-    volume: VolumeRole,
+    volume: &VolumeRole,
     guard: &Identity,
     findings: &mut Findings,
 ) {
-    let says = || format!("the plan would delete the {volume:?} volume of {instance}");
+    let says = || format!("the plan would delete the {volume} volume of {instance}");
     let found = world.instances.get(instance);
-    let same =
-        found.is_some_and(|i| matches(volume_of(i, volume), guard, |volume| &volume.identity));
+    let same = found.is_some_and(|i| matches(i.volume(volume), guard, |volume| &volume.identity));
     findings.require(same, "I20", says);
     // Told and recorded in an earlier pass, so that nobody counts on it any more.
     let recorded = world.memory.members.get(instance).is_some_and(|member| member.leaving);
@@ -255,7 +257,14 @@ fn check_scope(world: &World, actions: &[&Action], findings: &mut Findings) {
 }
 
 fn check_bounds(world: &World, plan: &Plan, actions: &[&Action], findings: &mut Findings) {
-    let most = ACTIONS_MAX + 8 * world.instances.len().max(plan.memory.members.len());
+    let wanted = match &world.wanted {
+        Wanted::Valid(spec) => spec.tablespaces.len(),
+        Wanted::Invalid { .. } => 0,
+    };
+    let there = world.instances.values().map(|instance| instance.tablespaces.len()).max();
+    let tablespaces = wanted.max(there.unwrap_or_default());
+    let instances = world.instances.len().max(plan.memory.members.len());
+    let most = ACTIONS_MAX + (8 + 2 * tablespaces) * instances;
     findings.require(actions.len() <= most, "bounded", || {
         format!("the plan has {} actions", actions.len())
     });
@@ -323,6 +332,28 @@ fn check_directives(plan: &Plan, actions: &[&Action], findings: &mut Findings) {
     findings.require(switchovers <= 1, "one at a time", || {
         format!("{switchovers} instances are asked to hand over")
     });
+}
+
+/// A primary makes a tablespace only where nobody's replay stops at it: every instance has said that
+/// it has the place, now or before the first one was told.
+fn check_tablespaces(world: &World, plan: &Plan, actions: &[&Action], findings: &mut Findings) {
+    let told = |name: &String| {
+        let mut facts = world.instances.values().filter_map(|i| i.directive.known());
+        facts.any(|facts| facts.directive.tablespaces.contains(name))
+    };
+    let prepared = |instance: &InstanceName, name: &String| {
+        let said = world.instances.get(instance).and_then(|i| i.report.known());
+        said.is_some_and(|said| said.tablespaces.get(name).is_some_and(|it| it.ready))
+    };
+    for action in actions {
+        let Action::Direct { instance, directive } = action else { continue };
+        for name in directive.tablespaces.iter().filter(|name| !told(name)) {
+            let everywhere = plan.memory.members.keys().all(|member| prepared(member, name));
+            findings.require(everywhere && world.sees_members(), "replay goes on", || {
+                format!("{instance} would make tablespace {name} that others have no place for")
+            });
+        }
+    }
 }
 
 /// One agent at a time is told of another binary than the one it runs from, and the holder's only

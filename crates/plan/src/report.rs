@@ -227,6 +227,15 @@ pub enum Wait {
     Election,
     /// A volume to become larger.
     Growth(InstanceName),
+    /// Volumes of tablespaces to be made, before a pod that has them.
+    Volumes(InstanceName),
+    /// Instances to have the place of a tablespace.
+    Tablespace {
+        /// Its name.
+        name: String,
+        /// Who has not.
+        missing: BTreeSet<InstanceName>,
+    },
     /// All instances to be well, before the cluster may hibernate; those that are not.
     HealthyToHibernate(BTreeSet<InstanceName>),
     /// The primary to stop, and standbys to receive the rest.

@@ -42,6 +42,9 @@ pub struct Spec {
     pub instances: u32,
     /// Do new instances get a volume of their own for WAL.
     pub wal_volume: bool,
+    /// Tablespaces, each with a volume of each instance.
+    #[serde(default)]
+    pub tablespaces: BTreeSet<String>,
     /// Volumes that are there and smaller are grown to so many bytes.
     pub grown_to: BTreeMap<VolumeRole, u64>,
     /// Do volumes outlive the instances and the cluster.

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::action::Directive;
+use crate::action::{Directive, VolumeRole};
 use crate::binary::AgentFacts;
 use crate::memory::Memory;
 use crate::protocol::proof::NodeEvidence;
@@ -145,6 +145,9 @@ pub struct Instance {
     pub data: Seen<Volume>,
     /// Its WAL volume.
     pub wal: Seen<Volume>,
+    /// Volumes of tablespaces by name; of those that are not in here nothing is there.
+    #[serde(default)]
+    pub tablespaces: BTreeMap<String, Seen<Volume>>,
 }
 
 /// The Instance object, but for its status.
@@ -201,6 +204,22 @@ pub struct Report {
     pub secret_versions: BTreeMap<String, String>,
     /// What its agent runs from.
     pub agent: AgentFacts,
+    /// Tablespaces by name.
+    pub tablespaces: BTreeMap<String, TablespaceFacts>,
+}
+
+/// What an agent says of a tablespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TablespaceFacts {
+    /// Its place is there: PostgreSQL can make it, or replay that.
+    pub ready: bool,
+    /// A primary has it as it should be.
+    pub reconciled: bool,
+    /// Who owns it.
+    pub owner: Option<String>,
+    /// Why it is not as it should be.
+    pub error: Option<String>,
 }
 
 /// Why an agent can do nothing of itself.
@@ -292,6 +311,8 @@ pub struct Pod {
     pub trouble: Option<String>,
     /// Its address.
     pub address: Option<String>,
+    /// Tablespaces whose volumes it has.
+    pub tablespaces: BTreeSet<String>,
 }
 
 /// The role label of a pod.
@@ -529,7 +550,32 @@ impl Instance {
             pod: Seen::Absent,
             data: Seen::Absent,
             wal: Seen::Absent,
+            tablespaces: BTreeMap::new(),
         }
+    }
+
+    /// One of its volumes.
+    pub fn volume(&self, role: &VolumeRole) -> &Seen<Volume> {
+        match role {
+            VolumeRole::Data => &self.data,
+            VolumeRole::Wal => &self.wal,
+            VolumeRole::Tablespace(name) => self.tablespaces.get(name).unwrap_or(&Seen::Absent),
+        }
+    }
+
+    /// All of its volumes of which anything is or may be there, and those for data and WAL.
+    pub fn volumes(&self) -> impl Iterator<Item = (VolumeRole, &Seen<Volume>)> {
+        let tablespaces = self.tablespaces.iter();
+        [(VolumeRole::Data, &self.data), (VolumeRole::Wal, &self.wal)]
+            .into_iter()
+            .chain(tablespaces.map(|(name, seen)| (VolumeRole::Tablespace(name.clone()), seen)))
+    }
+
+    /// The tablespaces of a pod that is made now: those of the spec, and those that have a volume,
+    /// on which there may be data.
+    pub fn with_tablespaces(&self, wanted: &BTreeSet<String>) -> BTreeSet<String> {
+        let there = self.tablespaces.iter().filter(|(_, seen)| seen.known().is_some());
+        there.map(|(name, _)| name.clone()).chain(wanted.iter().cloned()).collect()
     }
 
     /// It serves: its pod is ready and its agent says that PostgreSQL runs as it should.
@@ -550,7 +596,6 @@ impl Instance {
     pub fn is_gone(&self) -> bool {
         self.directive.is_absent()
             && self.pod.is_absent()
-            && self.data.is_absent()
-            && self.wal.is_absent()
+            && self.volumes().all(|(_, volume)| volume.is_absent())
     }
 }

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use matriarch_api::annotations::{Annotation, RESTARTED_AT, UNRECOVERABLE};
-use matriarch_api::instance::{AgentReport, InstanceRole, InstanceState};
+use matriarch_api::instance::{AgentReport, InstanceRole, InstanceState, TablespaceReport};
 use matriarch_api::labels::{self, Label};
 use matriarch_api::{Instance as InstanceObject, names, phases};
 use matriarch_plan::action::VolumeRole;
@@ -17,7 +17,7 @@ use matriarch_plan::protocol::{self, ContainerId, LeaseRecord, PodUid};
 use matriarch_plan::world::{
     DirectiveFacts, EndedContainer, Identity, Instance, Kind, Lease, ManagedService, Node,
     NodeFacts, Object, ObjectFacts, Outcome, Pod, PodRole, Report, Role, SecretFacts, SecretRole,
-    ServicePart, Stall, State, Volume,
+    ServicePart, Stall, State, TablespaceFacts, Volume,
 };
 use matriarch_plan::{AgentFacts, BinaryFailure, InstanceName, Memory, Seen, World};
 use serde::{Deserialize, Serialize};
@@ -256,6 +256,9 @@ fn instances(
         if let Err(why) = &objects.claims {
             instance.data = Seen::Unknown { why: why.clone() };
             instance.wal = Seen::Unknown { why: why.clone() };
+            let unknown = || Seen::Unknown { why: why.clone() };
+            let names = resolved.tablespaces.iter();
+            instance.tablespaces = names.map(|name| (name.clone(), unknown())).collect();
         }
         instance
     };
@@ -283,9 +286,13 @@ fn instances(
         let role = match labels.get(&owner.label(Label::PvcRole)).map(String::as_str) {
             Some(labels::PVC_ROLE_DATA) => VolumeRole::Data,
             Some(labels::PVC_ROLE_WAL) => VolumeRole::Wal,
+            Some(labels::PVC_ROLE_TABLESPACE) => {
+                let Some(name) = labels.get(&owner.label(Label::TablespaceName)) else { continue };
+                VolumeRole::Tablespace(name.clone())
+            }
             Some(_) | None => continue,
         };
-        let wanted = objects::claim::metadata(owner, resolved, name, role);
+        let wanted = objects::claim::metadata(owner, resolved, name, &role);
         let volume = Volume {
             identity: identity(&object.metadata),
             deleting: is_going(owner, &object.metadata),
@@ -294,9 +301,12 @@ fn instances(
             capacity: object.status.as_ref().and_then(capacity),
             trouble: object.status.as_ref().and_then(resize_trouble),
         };
-        entry(name, &mut |instance| match role {
+        entry(name, &mut |instance| match &role {
             VolumeRole::Data => instance.data = Seen::Known(volume.clone()),
             VolumeRole::Wal => instance.wal = Seen::Known(volume.clone()),
+            VolumeRole::Tablespace(name) => {
+                instance.tablespaces.insert(name.clone(), Seen::Known(volume.clone()));
+            }
         });
     }
     found
@@ -389,6 +399,7 @@ fn report(object: &InstanceObject, pod: &Seen<Pod>) -> Seen<Report> {
         term: status.term.unwrap_or_default(),
         secret_versions: status.secret_versions.clone(),
         agent: agent(&status.agent),
+        tablespaces: status.tablespaces.iter().map(tablespace).collect(),
     };
     match pod {
         Seen::Known(pod) if status.pod_uid.as_deref() == Some(pod.identity.uid.as_str()) => {
@@ -398,6 +409,27 @@ fn report(object: &InstanceObject, pod: &Seen<Pod>) -> Seen<Report> {
             Seen::Stale(report)
         }
     }
+}
+
+fn tablespace(said: &TablespaceReport) -> (String, TablespaceFacts) {
+    let facts = TablespaceFacts {
+        ready: said.ready,
+        reconciled: said.reconciled,
+        owner: said.owner.clone(),
+        error: said.error.clone(),
+    };
+    (said.name.clone(), facts)
+}
+
+/// Tablespaces whose volumes a pod has.
+fn tablespaces(pod: &PodObject) -> BTreeSet<String> {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let mounts = containers
+        .filter(|container| container.name == names::POSTGRES_CONTAINER)
+        .flat_map(|container| container.volume_mounts.iter().flatten());
+    let name =
+        |path: &str| Some(path.strip_prefix(names::TABLESPACES)?.strip_prefix('/')?.to_owned());
+    mounts.filter_map(|mount| name(&mount.mount_path)).collect()
 }
 
 fn agent(said: &AgentReport) -> AgentFacts {
@@ -453,6 +485,7 @@ fn pod(owner: &Owner<'_>, resolved: &Resolved, object: &PodObject) -> Pod {
             scheduled.message.clone().or_else(|| scheduled.reason.clone())
         }),
         address: status.pod_ip.filter(|address| !address.is_empty()),
+        tablespaces: tablespaces(object),
     }
 }
 

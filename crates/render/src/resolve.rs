@@ -10,7 +10,7 @@ use matriarch_api::annotations::{
 };
 use matriarch_api::cluster::{
     ClusterSpec, DataDurability, LogLevel, PodSelectorRefStatus, PrimaryUpdateMethod,
-    PrimaryUpdateStrategy, RetainPolicy, SynchronousMethod,
+    PrimaryUpdateStrategy, RetainPolicy, SynchronousMethod, Tablespace,
 };
 use matriarch_api::instance::{
     self, Access, Configuration, Delays, FailoverLimits, HighAvailabilitySlots, Initdb,
@@ -64,6 +64,8 @@ pub struct Resolved {
     pub gid: i64,
     /// New instances get a volume of their own for WAL.
     pub wal_volume: bool,
+    /// Tablespaces, each with a volume of each instance.
+    pub tablespaces: BTreeSet<String>,
     /// Volumes outlive the Cluster.
     pub retain_volumes: bool,
     /// ServiceAccount of the pods.
@@ -185,6 +187,7 @@ pub fn resolve(owner: &Owner<'_>, references: &References) -> Resolved {
         uid,
         gid,
         wal_volume: user.wal_storage.is_some(),
+        tablespaces: user.tablespaces.iter().filter_map(|it| it.name.clone()).collect(),
         retain_volumes,
         service_account: user
             .service_account_name
@@ -248,6 +251,7 @@ fn planner_spec(owner: &Owner<'_>, resolved: &Resolved, fenced: Fenced, hibernat
         cluster: owner.name().to_owned(),
         instances: u32::try_from(user.instances.unwrap_or(1)).unwrap_or(1),
         wal_volume: resolved.wal_volume,
+        tablespaces: resolved.tablespaces.clone(),
         grown_to: grown_to(user),
         retain_volumes: resolved.retain_volumes,
         fenced,
@@ -279,9 +283,12 @@ fn planner_spec(owner: &Owner<'_>, resolved: &Resolved, fenced: Fenced, hibernat
 }
 
 /// The volumes that grow with their size in the spec, and to what.
-fn grown_to(user: &ClusterSpec) -> BTreeMap<VolumeRole, u64> {
+fn grown_to<'a>(user: &'a ClusterSpec) -> BTreeMap<VolumeRole, u64> {
+    let of_tablespace =
+        |it: &'a Tablespace| Some((VolumeRole::Tablespace(it.name.clone()?), &it.storage));
     [(VolumeRole::Data, &user.storage), (VolumeRole::Wal, &user.wal_storage)]
         .into_iter()
+        .chain(user.tablespaces.iter().filter_map(of_tablespace))
         .filter_map(|(role, storage)| Some((role, storage.as_ref()?)))
         .filter(|(_, storage)| storage.resize_in_use_volumes.unwrap_or(true))
         .filter_map(|(role, storage)| Some((role, crate::objects::claim::requested(storage)?)))
@@ -417,6 +424,7 @@ fn template(
             secret_versions: BTreeMap::new(),
         },
         slot_copies: Some(slot_copies(user)),
+        tablespaces: tablespaces(user, initdb),
         additional_endpoints: services::endpoints(user),
         log_level: user.log_level.unwrap_or(LogLevel::Info).word().to_owned(),
         ..InstanceSpec::default()
@@ -449,7 +457,30 @@ fn configuration(owner: &Owner<'_>, addresses: &BTreeMap<String, Vec<IpAddr>>) -
             update_interval_seconds: positive(slots.update_interval).unwrap_or(30),
         },
         synchronous,
+        temporary_tablespaces: user
+            .tablespaces
+            .iter()
+            .filter(|it| it.temporary == Some(true))
+            .filter_map(|it| it.name.clone())
+            .collect(),
     }
+}
+
+/// As directives say them; which of them may be made is the planner's part.
+fn tablespaces(user: &ClusterSpec, initdb: &Initdb) -> Vec<instance::Tablespace> {
+    let of_application = || match initdb.owner.as_str() {
+        "" => names::SUPERUSER.to_owned(),
+        owner => owner.to_owned(),
+    };
+    let named = |it: &Tablespace| {
+        let owner = it.owner.as_ref().and_then(|owner| owner.name.clone());
+        Some(instance::Tablespace {
+            name: it.name.clone()?,
+            owner: owner.unwrap_or_else(of_application),
+            create: false,
+        })
+    };
+    user.tablespaces.iter().filter_map(named).collect()
 }
 
 fn slot_copies(user: &ClusterSpec) -> SlotCopies {

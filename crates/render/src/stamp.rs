@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use matriarch_api::annotations::Annotation;
 use matriarch_plan::stamp::PodStamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::resolve::Resolved;
@@ -83,6 +83,11 @@ pub fn fields(owner: &Owner<'_>, resolved: &Resolved) -> BTreeMap<String, String
     let fields = spec.as_object().into_iter().flatten();
     let mut hashes: BTreeMap<String, String> =
         fields.map(|(name, value)| (name.clone(), hash(&value.to_string()))).collect();
+    if !resolved.tablespaces.is_empty() {
+        // Their sizes and owners shape no pod.
+        let names = json!(resolved.tablespaces);
+        hashes.insert("tablespaces".to_owned(), hash(&names.to_string()));
+    }
     hashes.insert(IMAGE.to_owned(), hash(&Value::String(resolved.image.clone()).to_string()));
     for (name, annotation) in
         [(POD_PATCH, Annotation::PodPatch), (COREDUMP_FILTER, Annotation::CoredumpFilter)]

@@ -7,18 +7,21 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use matriarch_api::annotations::Annotation;
 use matriarch_api::cluster::{
     CertificatesStatus, ClusterStatus, Effective, EffectiveSynchronous, ImageInfo,
-    InstanceReportedState, Memory as StoredMemory, RetainPolicy,
+    InstanceReportedState, Memory as StoredMemory, RetainPolicy, TablespaceState,
 };
 use matriarch_api::conditions::{self, ConditionType};
+use matriarch_api::instance::Tablespace;
 use matriarch_api::labels::Label;
 use matriarch_api::names;
 use matriarch_api::phases::{
-    INSTANCES_FAILED, INSTANCES_HEALTHY, INSTANCES_REPLICATING, Phase, TARGET_PRIMARY_PENDING,
+    INSTANCES_FAILED, INSTANCES_HEALTHY, INSTANCES_REPLICATING, Phase, TABLESPACE_PENDING,
+    TABLESPACE_RECONCILED, TARGET_PRIMARY_PENDING,
 };
 use matriarch_plan::report::{Activity, Block, Report};
 use matriarch_plan::world::{Instance, Role, SecretRole, State, Volume};
 use matriarch_plan::{Finding, InstanceName, Plan, Seen, Wanted, World};
 
+use crate::objects::claim;
 use crate::observe::MEMORY_FACT;
 use crate::resolve::Resolved;
 use crate::setup::Owner;
@@ -64,6 +67,7 @@ pub fn render(
     };
     primaries(&mut status, &before, report, &now);
     members(&mut status, world, report);
+    tablespaces(&mut status, resolved, world, report);
     status.blocked_by = blocked_since(report, &before, &now);
     let wanted = wanted_conditions(owner, resolved, world, plan, outcome);
     status.conditions = merge_conditions(&before.conditions, wanted, owner, &now);
@@ -230,6 +234,35 @@ fn members(status: &mut ClusterStatus, world: &World, report: &Report) {
     volumes(status, world);
 }
 
+/// As the primary says. While it says nothing, what was true stays so.
+fn tablespaces(status: &mut ClusterStatus, resolved: &Resolved, world: &World, report: &Report) {
+    let primary = report.primary.as_ref().and_then(|name| world.instances.get(name));
+    let said = primary.and_then(|instance| instance.report.known());
+    let said = said.filter(|said| said.role == Role::Primary).map(|said| &said.tablespaces);
+    let before = std::mem::take(&mut status.tablespaces_status);
+    let state = |wanted: &Tablespace| {
+        let name = Some(wanted.name.clone());
+        let known = said.and_then(|said| said.get(&wanted.name));
+        if let Some(known) = known {
+            let state = if known.reconciled { TABLESPACE_RECONCILED } else { TABLESPACE_PENDING };
+            return TablespaceState {
+                name,
+                owner: known.owner.clone().or_else(|| Some(wanted.owner.clone())),
+                state: Some(state.to_owned()),
+                error: known.error.clone(),
+            };
+        }
+        let kept = before.iter().find(|it| it.name == name).cloned();
+        kept.unwrap_or_else(|| TablespaceState {
+            name,
+            owner: Some(wanted.owner.clone()),
+            state: Some(TABLESPACE_PENDING.to_owned()),
+            error: None,
+        })
+    };
+    status.tablespaces_status = resolved.template.tablespaces.iter().map(state).collect();
+}
+
 fn volumes(status: &mut ClusterStatus, world: &World) {
     if world.blind.is_empty() {
         let claims: Vec<(String, bool)> = world
@@ -242,14 +275,11 @@ fn volumes(status: &mut ClusterStatus, world: &World) {
         status.healthy_pvc =
             claims.iter().filter(|(_, used)| *used).map(|(name, _)| name.clone()).collect();
         let growing = |volume: &Seen<Volume>| volume.known().is_some_and(Volume::is_growing);
-        let data = |(name, instance): (&InstanceName, &Instance)| {
-            growing(&instance.data).then(|| names::data_claim(name.as_str()))
+        let grow = |(name, instance): (&InstanceName, &Instance)| {
+            let growing = instance.volumes().filter(|(_, volume)| growing(volume));
+            growing.map(|(role, _)| claim::name(name.as_str(), &role)).collect::<Vec<_>>()
         };
-        let wal = |(name, instance): (&InstanceName, &Instance)| {
-            growing(&instance.wal).then(|| names::wal_claim(name.as_str()))
-        };
-        status.resizing_pvc = world.instances.iter().filter_map(data).collect();
-        status.resizing_pvc.extend(world.instances.iter().filter_map(wal));
+        status.resizing_pvc = world.instances.iter().flat_map(grow).collect();
         status.dangling_pvc =
             claims.iter().filter(|(_, used)| !used).map(|(name, _)| name.clone()).collect();
     }

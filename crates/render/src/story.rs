@@ -342,6 +342,12 @@ fn go_on(names: &BTreeSet<InstanceName>, message: String) -> BlockedBy {
     entry(blocked::OPERATION_IN_PROGRESS, names.first().and_then(instance), message)
 }
 
+/// The same on a volume.
+fn of_volume(name: &InstanceName, message: String) -> BlockedBy {
+    let object = Some(format!("PersistentVolumeClaim/{name}"));
+    entry(blocked::OPERATION_IN_PROGRESS, object, message)
+}
+
 fn wait_entry(wait: &Wait) -> BlockedBy {
     match wait {
         Wait::Sight { what } => {
@@ -353,10 +359,16 @@ fn wait_entry(wait: &Wait) -> BlockedBy {
             format!("{name} makes the data and takes the Lease for the first time"),
         ),
         Wait::Ready(names) => go_on(names, format!("Not ready yet: {}", list(names))),
-        Wait::Growth(name) => entry(
-            blocked::OPERATION_IN_PROGRESS,
-            Some(format!("PersistentVolumeClaim/{name}")),
-            format!("A volume of {name} is becoming larger"),
+        Wait::Growth(name) => of_volume(name, format!("A volume of {name} is becoming larger")),
+        Wait::Volumes(name) => {
+            of_volume(name, format!("Volumes of tablespaces of {name} are being made"))
+        }
+        Wait::Tablespace { name, missing } => go_on(
+            missing,
+            format!(
+                "Tablespace {name} is made once every instance has a place for it; not yet: {}",
+                list(missing)
+            ),
         ),
         Wait::HealthyToHibernate(names) => {
             let which = if names.is_empty() { "its primary".to_owned() } else { list(names) };

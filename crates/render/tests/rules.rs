@@ -3,7 +3,7 @@
 #[path = "rules/fields.rs"]
 mod fields;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use matriarch_api::Cluster;
 use matriarch_api::cluster::ClusterStatus;
@@ -192,7 +192,7 @@ fn a_pod_is_restricted_and_mounts_no_token_by_itself() {
     let cluster = small();
     let owner = Owner { setup: &setup, cluster: &cluster };
     let resolved = resolve(&owner, &References::default());
-    let pod = objects::pod::new(&owner, &resolved, "c-1", false);
+    let pod = objects::pod::new(&owner, &resolved, "c-1", false, &BTreeSet::new());
     let spec = &pod["spec"];
     assert_eq!(spec["automountServiceAccountToken"], json!(false));
     assert_eq!(spec["securityContext"]["runAsNonRoot"], json!(true));
@@ -364,7 +364,7 @@ fn kept_volumes_have_no_owner() {
         }));
         let owner = Owner { setup: &setup, cluster: &cluster };
         let resolved = resolve(&owner, &References::default());
-        objects::claim::new(&owner, &resolved, "c-1", VolumeRole::Data)
+        objects::claim::new(&owner, &resolved, "c-1", &VolumeRole::Data)
     };
     assert!(keep("keep")["metadata"].get("ownerReferences").is_none());
     let owned = keep("delete");
@@ -402,8 +402,9 @@ fn what_was_made_is_seen_as_it_should_be() {
                     objects::instance::object(&owner, &resolved, instance.as_str(), directive);
                 instances.push(serde_json::from_value(made).unwrap());
             }
-            Action::CreatePod { instance, wal_volume } => {
-                let made = objects::pod::new(&owner, &resolved, instance.as_str(), *wal_volume);
+            Action::CreatePod { instance, wal_volume, tablespaces } => {
+                let name = instance.as_str();
+                let made = objects::pod::new(&owner, &resolved, name, *wal_volume, tablespaces);
                 pods.push(serde_json::from_value(made).unwrap());
             }
             Action::Apply { object } => {
@@ -438,13 +439,80 @@ fn what_was_made_is_seen_as_it_should_be() {
 }
 
 #[test]
+fn tablespaces_are_seen_in_volumes_pods_and_reports_and_told_in_the_status() {
+    let setup = Setup::default();
+    let mut cluster = small();
+    cluster.spec.tablespaces = serde_json::from_value(json!([
+        {"name": "fast_idx", "storage": {"size": "1Gi"}},
+        {"name": "late", "storage": {"size": "1Gi"}, "owner": {"name": "ann"}},
+    ]))
+    .unwrap();
+    let (resolved, planned, status) = first_plan(&cluster);
+    let said = |status: &ClusterStatus| {
+        let all = status.tablespaces_status.clone().into_iter();
+        all.map(|it| (it.owner.unwrap(), it.state.unwrap(), it.error)).collect::<Vec<_>>()
+    };
+    let pending = |owner: &str, error: Option<&str>| {
+        (owner.to_owned(), "pending".to_owned(), error.map(str::to_owned))
+    };
+    assert_eq!(said(&status), [pending("app", None), pending("ann", None)]);
+
+    cluster.status = Some(status);
+    let owner = Owner { setup: &setup, cluster: &cluster };
+    let role = VolumeRole::Tablespace("fast_idx".to_owned());
+    let claim = objects::claim::new(&owner, &resolved, "c-1", &role);
+    let mut pod = objects::pod::new(&owner, &resolved, "c-1", false, &resolved.tablespaces);
+    pod["metadata"]["uid"] = json!("u1");
+    let directive = planned.stages.iter().flatten().find_map(|action| match action {
+        Action::Direct { instance, directive } if instance.as_str() == "c-1" => Some(directive),
+        _ => None,
+    });
+    let mut instance = objects::instance::object(&owner, &resolved, "c-1", directive.unwrap());
+    instance["status"] = json!({"podUid": "u1", "role": "primary", "tablespaces": [
+        {"name": "fast_idx", "ready": true, "reconciled": true, "owner": "app"},
+        {"name": "late", "ready": true, "error": "there is no role ann"},
+    ]});
+    let lease = |resource: &str| {
+        let record = protocol::LeaseRecord::encode(&held_by("u1"));
+        let keys = record.annotations.iter();
+        let annotations: BTreeMap<String, String> =
+            keys.map(|(suffix, value)| (setup.identity.key(suffix), value.clone())).collect();
+        serde_json::from_value(json!({
+            "metadata": {"name": "c", "resourceVersion": resource, "annotations": annotations},
+            "spec": {
+                "holderIdentity": "c-1",
+                "leaseTransitions": record.transitions,
+                "leaseDurationSeconds": record.duration_seconds,
+            },
+        }))
+        .unwrap()
+    };
+    let read = Objects {
+        claims: Ok(vec![serde_json::from_value(claim).unwrap()]),
+        pods: Ok(vec![serde_json::from_value(pod).unwrap()]),
+        instances: Ok(vec![serde_json::from_value(instance).unwrap()]),
+        lease: Seen::Known(lease("7")),
+        ..nothing_read()
+    };
+    let world = observe(&owner, &resolved, &read);
+    let seen = &world.instances[&InstanceName("c-1".to_owned())];
+    assert!(seen.volume(&role).known().unwrap().conforms);
+    assert_eq!(seen.pod.known().unwrap().tablespaces, resolved.tablespaces);
+    assert!(seen.report.known().unwrap().tablespaces["late"].ready);
+    let status = status::render(&owner, &resolved, &world, &plan(&world), &Outcome::default());
+    let done = ("app".to_owned(), "reconciled".to_owned(), None);
+    assert_eq!(said(&status), [done, pending("ann", Some("there is no role ann"))]);
+}
+
+#[test]
 fn the_order_of_lists_does_not_matter() {
     let setup = Setup::default();
     let cluster = small();
     let owner = Owner { setup: &setup, cluster: &cluster };
     let resolved = resolve(&owner, &References::default());
-    let pod =
-        |name: &str| serde_json::from_value(objects::pod::new(&owner, &resolved, name, false));
+    let pod = |name: &str| {
+        serde_json::from_value(objects::pod::new(&owner, &resolved, name, false, &BTreeSet::new()))
+    };
     let mut read = nothing_read();
     read.pods = Ok(vec![pod("c-1").unwrap(), pod("c-2").unwrap()]);
     let forward = observe(&owner, &resolved, &read);
@@ -459,7 +527,7 @@ fn objects_of_an_earlier_cluster_of_this_name_are_on_their_way_out() {
     let owner = Owner { setup: &setup, cluster: &old };
     let resolved = resolve(&owner, &References::default());
     let mut read = nothing_read();
-    let pod = objects::pod::new(&owner, &resolved, "c-1", false);
+    let pod = objects::pod::new(&owner, &resolved, "c-1", false, &BTreeSet::new());
     read.pods = Ok(vec![serde_json::from_value(pod).unwrap()]);
     let mut new = small();
     new.metadata.uid = Some("another".to_owned());

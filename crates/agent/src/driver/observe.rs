@@ -63,6 +63,12 @@ async fn stopped(context: &Context) -> Seen {
                 observation.flushed = Some(end);
                 observation.since_checkpoint = Some(end.saturating_distance(control.redo));
             }
+            // What is there is no whole copy: it takes part as if nothing were, until another copy
+            // is made and this one moved aside.
+            Ok(data::Found::WithoutTablespace { path, .. }) => {
+                tracing::warn!("the tablespace at {} is not there any more", path.display());
+                observation.state = PostgresState::Empty;
+            }
             Err(error) => {
                 tracing::warn!(error = chain(&error), "cannot read the volume");
             }

@@ -18,7 +18,7 @@ use crate::keeper::message::{
 };
 use crate::keeper::start_file::StartFile;
 use crate::logs::tail;
-use crate::postgres::{clone, data, initdb, rewind, server, sql};
+use crate::postgres::{clone, data, initdb, rewind, server, sql, tablespaces};
 use crate::root::Root;
 
 /// How often something awaited is looked at.
@@ -85,6 +85,10 @@ async fn installed(context: &Context) -> Result<crate::postgres::program::Instal
                 "pg_rewind was interrupted: the data directory must be cloned anew",
             ));
         }
+        data::Found::WithoutTablespace { path, .. } => {
+            let message = format!("the tablespace at {} is not there any more", path.display());
+            return Err(Failed::because(failure::DATA_DIRECTORY_DAMAGED, message));
+        }
     };
     context.installation(Some(major)).await
 }
@@ -97,6 +101,11 @@ async fn start(context: &Context, standby: bool) -> Result<(), Failed> {
     }
     wal::free_timelines(root).map_err(|error| volume(&error))?;
     let installation = installed(context).await?;
+    // Before WAL is replayed that has a tablespace made. Where it cannot be, that is no reason to
+    // stay down: no primary makes one before this instance has its place.
+    if let Err(error) = tablespaces::prepare(root) {
+        tracing::warn!(error = chain(&error), "the place of a tablespace");
+    }
     certificates_are_there(root).await?;
     let pgdata = root.pgdata();
     let signal = pgdata.join("standby.signal");
@@ -415,12 +424,14 @@ async fn try_clone(context: &Context, from: &Member) -> Result<Outcome, Failed> 
     let root = &context.options.root;
     let major = match data::look(root).map_err(|error| volume(&error))? {
         data::Found::Empty => None,
-        data::Found::Data { major } | data::Found::HalfRewound { major } => Some(major),
+        data::Found::Data { major }
+        | data::Found::HalfRewound { major }
+        | data::Found::WithoutTablespace { major, .. } => Some(major),
     };
     let installation = context.installation(major).await?;
     let source = context.source(from);
     let name = context.options.instance.clone();
-    clone::make(root, &installation, &source, &name)
+    clone::make(root, &installation, &source, root, &name)
         .await
         .map_err(|error| Failed::new(failure::CLONE_FAILED, &error))?;
     complete(context)

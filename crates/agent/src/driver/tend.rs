@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Secret, SecretKeySelector};
 use kube::Api;
 use matriarch_api::causes::chain;
-use matriarch_api::instance::InstanceSpec;
+use matriarch_api::instance::{InstanceSpec, Tablespace, TablespaceReport};
 use matriarch_plan::protocol::{Lsn, PostgresState};
 use tokio::sync::watch;
 
@@ -22,14 +22,18 @@ use crate::certificates::{self, Material};
 use crate::configuration::Accepted;
 use crate::keeper::message::{PostmasterSignal, Request};
 use crate::ldap;
+use crate::options::TablespacePlace;
 use crate::peers::client::Peers;
 use crate::peers::server::ServerTls;
-use crate::postgres::{initdb, server};
+use crate::postgres::{initdb, server, tablespaces};
 
 /// How often everything is looked at.
 const PERIOD: Duration = Duration::from_secs(2);
 /// Secrets are read again after this time even if nobody said that they changed.
 const SECRETS_PERIOD: Duration = Duration::from_secs(600);
+
+/// A primary's tablespaces that are as they should be are looked at again after this time.
+const TABLESPACES_PERIOD: Duration = Duration::from_secs(30);
 
 /// What the report says of these.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,6 +50,8 @@ pub struct Tended {
     pub pending_restart: Vec<String>,
     /// That server.
     pub asked: Option<Postmaster>,
+    /// The tablespaces of the directive.
+    pub tablespaces: Vec<TablespaceReport>,
 }
 
 impl Tended {
@@ -85,6 +91,7 @@ struct State {
     /// The last look at them failed.
     slots_failed: bool,
     copies: SlotCopies,
+    tablespaces_for: Option<(Vec<Tablespace>, tokio::time::Instant)>,
     tried: Option<Accepted>,
     ldap_for: Option<(SecretKeySelector, tokio::time::Instant)>,
     /// The files are out of date although the configuration is the same.
@@ -157,6 +164,7 @@ impl Tender {
         if let Err(failed) = self.ldap(state, spec).await {
             tended.failure = tended.failure.or(Some(failed));
         }
+        self.tablespaces(state, spec, primary, &mut tended).await;
         if running {
             self.configuration(state, spec, &seen, &mut tended).await;
             self.slots(state, spec, primary).await;
@@ -313,6 +321,58 @@ impl Tender {
             tended.pending_restart = pending;
             tended.asked = Some(postmaster);
         }
+    }
+
+    /// Their places on every instance; on a primary the tablespaces themselves.
+    async fn tablespaces(
+        &self,
+        state: &mut State,
+        spec: &InstanceSpec,
+        primary: bool,
+        tended: &mut Tended,
+    ) {
+        let fresh = state.tablespaces_for.take().filter(|(kept, at)| {
+            primary && *kept == spec.tablespaces && at.elapsed() < TABLESPACES_PERIOD
+        });
+        if fresh.is_some() {
+            state.tablespaces_for = fresh;
+            return;
+        }
+        if spec.tablespaces.is_empty() {
+            tended.tablespaces.clear();
+            return;
+        }
+        let options = &self.context.options;
+        let at = options.tablespaces;
+        let prepared = match at {
+            TablespacePlace::Volumes => tablespaces::prepare(&options.root),
+            TablespacePlace::DataDirectory => Ok(()),
+        };
+        let error = prepared.err().map(|error| chain(&error));
+        if primary && error.is_none() {
+            // In a session of its own: making one may take its time.
+            let asking = async {
+                let session = self.context.new_session().await?;
+                tablespaces::keep(&session, &options.root, at, &spec.tablespaces).await
+            };
+            match asking.await {
+                Ok(reports) => {
+                    if reports.iter().all(|report| report.reconciled) {
+                        let now = tokio::time::Instant::now();
+                        state.tablespaces_for = Some((spec.tablespaces.clone(), now));
+                    }
+                    return tended.tablespaces = reports;
+                }
+                Err(error) => tracing::warn!(error = chain(&error), "tablespaces"),
+            }
+        }
+        let report = |wanted: &Tablespace| TablespaceReport {
+            name: wanted.name.clone(),
+            ready: tablespaces::is_ready(&options.root, at, &wanted.name),
+            error: error.clone(),
+            ..TablespaceReport::default()
+        };
+        tended.tablespaces = spec.tablespaces.iter().map(report).collect();
     }
 
     async fn slots(&self, state: &mut State, spec: &InstanceSpec, primary: bool) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::data;
 use super::initdb::REPLICATION_ROLE;
 use super::program::{self, Installation, Run};
+use super::tablespaces;
 use crate::certificates::Files;
 use crate::root::Root;
 
@@ -74,12 +75,16 @@ pub enum Error {
 
 /// Copies `source` into the directory in the making. If the future is dropped, the copy ends.
 ///
+/// `theirs` is the root of the source's pod, below which it has its tablespaces: on Kubernetes it is
+/// everybody's.
+///
 /// # Errors
 /// If the copy fails; then nothing of it is taken for data.
 pub async fn make(
     root: &Root,
     installation: &Installation,
     source: &Source,
+    theirs: &Root,
     application_name: &str,
 ) -> Result<(), Error> {
     let directory = data::begin(root).map_err(Error::Volume)?;
@@ -91,6 +96,10 @@ pub async fn make(
         .arg(source.connection_string(root, application_name));
     if let Some(wal) = data::wal_directory(root) {
         run = run.arg("--waldir").arg(wal);
+    }
+    for name in tablespaces::mounted(root) {
+        let (there, here) = (theirs.tablespace(&name), root.tablespace_in_making(&name));
+        run = run.arg(format!("--tablespace-mapping={}={}", there.display(), here.display()));
     }
     run.run().await.map(|_| ()).map_err(Error::Backup)
 }

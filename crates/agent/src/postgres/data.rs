@@ -11,6 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::tablespaces;
 use crate::root::Root;
 
 /// What is in the place of PGDATA.
@@ -27,6 +28,14 @@ pub enum Found {
     HalfRewound {
         /// From `PG_VERSION`.
         major: u32,
+    },
+    /// A data directory of which the content of a tablespace is not there: its volume was lost.
+    /// PostgreSQL would start, and lack what was in there.
+    WithoutTablespace {
+        /// From `PG_VERSION`.
+        major: u32,
+        /// Where it should be.
+        path: PathBuf,
     },
 }
 
@@ -139,11 +148,11 @@ pub fn look(root: &Root) -> Result<Found, Error> {
         return Err(foreign("it has no global/pg_control"));
     }
     let major = version.trim().parse().map_err(|_| foreign("PG_VERSION is no number"))?;
-    Ok(if rewind_mark(root).exists() {
-        Found::HalfRewound { major }
-    } else {
-        Found::Data { major }
-    })
+    if rewind_mark(root).exists() {
+        return Ok(Found::HalfRewound { major });
+    }
+    Ok(tablespaces::missing(root)
+        .map_or(Found::Data { major }, |path| Found::WithoutTablespace { major, path }))
 }
 
 fn rewind_mark(root: &Root) -> PathBuf {
@@ -183,6 +192,9 @@ pub fn begin(root: &Root) -> Result<PathBuf, Error> {
     remove_unmade(&path)?;
     if root.wal_volume().is_dir() {
         remove_unmade(&wal_in_making(root))?;
+    }
+    for name in tablespaces::mounted(root) {
+        remove_unmade(&root.tablespace_in_making(&name))?;
     }
     Ok(path)
 }
@@ -234,6 +246,7 @@ pub fn complete(root: &Root, incarnation: &str) -> Result<Option<PathBuf>, Error
         fs::rename(wal_in_making(root), &wal).map_err(file("rename", &wal))?;
         relink(&link, &wal)?;
     }
+    complete_tablespaces(root)?;
     remove_file(&rewind_mark(root))?;
     write_atomically(&incarnation_file(root), incarnation.as_bytes())?;
     // PGDATA may be there as an empty directory; rename takes its place.
@@ -242,12 +255,56 @@ pub fn complete(root: &Root, incarnation: &str) -> Result<Option<PathBuf>, Error
     Ok(moved)
 }
 
+/// Gives the tablespaces of the directory in the making their places, or makes these for those that
+/// are still to come.
+fn complete_tablespaces(root: &Root) -> Result<(), Error> {
+    for name in tablespaces::mounted(root) {
+        let (made, place) = (root.tablespace_in_making(&name), root.tablespace(&name));
+        // No data directory owns what is there: left by a crash, or by an earlier cluster.
+        match fs::remove_dir(&place) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
+                let left = place.with_file_name(format!("data.{}", stamp()));
+                fs::rename(&place, &left).map_err(file("rename", &place))?;
+            }
+            Err(error) => return Err(file("remove", &place)(error)),
+        }
+        if made.is_dir() {
+            fs::rename(&made, &place).map_err(file("rename", &place))?;
+        } else {
+            make_directory(&place)?;
+        }
+        for link in tablespaces::links(&root.pgdata_in_making()) {
+            if link.target == made {
+                relink(&link.link, &place)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Moves the tablespaces of PGDATA aside on their volumes; its links go with them, so that it stays
+/// whole wherever a crash interrupts this.
+fn move_tablespaces_aside(root: &Root, name: &str) -> Result<(), Error> {
+    let places: Vec<PathBuf> =
+        tablespaces::mounted(root).iter().map(|name| root.tablespace(name)).collect();
+    for link in tablespaces::links(&root.pgdata()) {
+        if places.contains(&link.target) && link.target.is_dir() {
+            let target = link.target.with_file_name(format!("data.{name}"));
+            fs::rename(&link.target, &target).map_err(file("rename", &link.target))?;
+            relink(&link.link, &target)?;
+        }
+    }
+    Ok(())
+}
+
 fn relink(link: &Path, target: &Path) -> Result<(), Error> {
     remove_file(link)?;
     std::os::unix::fs::symlink(target, link).map_err(file("link", link))
 }
 
-/// Moves PGDATA, and its WAL on the WAL volume, out of the way.
+/// Moves PGDATA, its WAL on the WAL volume and its tablespaces on theirs out of the way.
 ///
 /// # Errors
 /// As the system says.
@@ -259,6 +316,7 @@ pub fn move_aside(root: &Root) -> Result<Option<PathBuf>, Error> {
     make_directory(&root.aside())?;
     let name = stamp();
     let target = root.aside().join(&name);
+    move_tablespaces_aside(root, &name)?;
     fs::rename(&pgdata, &target).map_err(file("rename", &pgdata))?;
     if root.wal().is_dir() {
         let wal = root.wal_volume().join(format!("pg_wal.{name}"));
@@ -368,6 +426,59 @@ mod tests {
         assert_eq!(look(&root).unwrap(), Found::Data { major: 15 });
         assert_eq!(incarnation(&root).unwrap().as_deref(), Some("two"));
         fs::remove_dir_all(base("aside")).unwrap();
+    }
+
+    #[test]
+    fn tablespaces_are_moved_aside_and_made_anew_with_their_directory() {
+        let root = root("tablespaces");
+        make_directory(&root.tablespaces().join("fast")).unwrap();
+        let clone = |content: &str| {
+            let made = begin(&root).unwrap();
+            fill(&made);
+            make_directory(&made.join("pg_tblspc")).unwrap();
+            let place = root.tablespace_in_making("fast");
+            make_directory(&place).unwrap();
+            fs::write(place.join("content"), content).unwrap();
+            std::os::unix::fs::symlink(&place, made.join("pg_tblspc/16400")).unwrap();
+        };
+        clone("one");
+        assert_eq!(complete(&root, "one").unwrap(), None);
+        let content = |directory: &Path| {
+            fs::read_to_string(directory.join("pg_tblspc/16400/content")).unwrap()
+        };
+        assert_eq!(content(&root.pgdata()), "one");
+        assert_eq!(
+            fs::read_link(root.pgdata().join("pg_tblspc/16400")).unwrap(),
+            root.tablespace("fast")
+        );
+        // A copy that was interrupted, and the next one.
+        clone("half");
+        clone("two");
+        let moved = complete(&root, "two").unwrap().unwrap();
+        assert_eq!(
+            (content(&moved), content(&root.pgdata())),
+            ("one".to_owned(), "two".to_owned())
+        );
+        assert_eq!(look(&root).unwrap(), Found::Data { major: 15 });
+
+        // A new volume in the place of the tablespace's: nothing is made up for what was on it.
+        fs::rename(root.tablespace("fast"), root.tablespaces().join("fast/gone")).unwrap();
+        tablespaces::prepare(&root).unwrap();
+        let path = root.tablespace("fast");
+        assert_eq!(look(&root).unwrap(), Found::WithoutTablespace { major: 15, path });
+        clone("three");
+        assert!(complete(&root, "three").unwrap().is_some());
+        assert_eq!(content(&root.pgdata()), "three");
+
+        // A volume that comes later gets its place, also one that has held something before.
+        for name in ["late", "used"] {
+            make_directory(&root.tablespaces().join(name)).unwrap();
+        }
+        make_directory(&root.tablespace("used")).unwrap();
+        fs::write(root.tablespace("used").join("old"), "x").unwrap();
+        tablespaces::prepare(&root).unwrap();
+        assert!(root.tablespace("late").is_dir() && root.tablespace("used").join("old").exists());
+        fs::remove_dir_all(base("tablespaces")).unwrap();
     }
 
     #[test]

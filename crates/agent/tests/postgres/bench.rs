@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use matriarch_agent::driver::context::Context;
 use matriarch_agent::driver::link::{KeeperLink, News};
 use matriarch_agent::driver::operation;
-use matriarch_agent::options::{AgentOptions, POSTGRES_PORT};
+use matriarch_agent::options::{AgentOptions, POSTGRES_PORT, TablespacePlace};
 use matriarch_agent::settings::Known;
 use matriarch_agent::{Root, certificates::Files};
 use matriarch_api::identity::Identity;
@@ -92,12 +92,23 @@ impl Pod {
     /// Starts a keeper in a new root directory, with the PostgreSQL that comes first.
     pub async fn start(name: &str, host: u8, authority: &Authority) -> Self {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        Self::with_path(path, name, host, authority).await
+        Self::with_path(path, name, host, authority, TablespacePlace::DataDirectory).await
     }
 
     /// The same with PostgreSQL of that major version: the machine's own, or the one that
     /// `cargo xtask setup` made (`MATRIARCH_POSTGRESQL`).
     pub async fn of_major(major: u32, name: &str, host: u8, authority: &Authority) -> Self {
+        Self::with_tablespaces(TablespacePlace::DataDirectory, major, name, host, authority).await
+    }
+
+    /// The same, with tablespaces there.
+    pub async fn with_tablespaces(
+        at: TablespacePlace,
+        major: u32,
+        name: &str,
+        host: u8,
+        authority: &Authority,
+    ) -> Self {
         let made = std::env::var_os("MATRIARCH_POSTGRESQL").map(PathBuf::from);
         let made = made.unwrap_or_else(|| "/var/cache/matriarch/postgresql".into());
         let programs = ["/usr/lib/postgresql".into(), made]
@@ -107,10 +118,16 @@ impl Pod {
         let Some(programs) = programs else {
             panic!("PostgreSQL {major} is not installed: run `cargo xtask setup`")
         };
-        Self::with_path(programs.into_os_string(), name, host, authority).await
+        Self::with_path(programs.into_os_string(), name, host, authority, at).await
     }
 
-    async fn with_path(path: OsString, name: &str, host: u8, authority: &Authority) -> Self {
+    async fn with_path(
+        path: OsString,
+        name: &str,
+        host: u8,
+        authority: &Authority,
+        tablespaces: TablespacePlace,
+    ) -> Self {
         // Short: a socket's path has at most 107 bytes.
         let base = std::env::temp_dir().join(format!("mt{}-{name}{host}", std::process::id()));
         let root = Root::new(&base);
@@ -138,6 +155,7 @@ impl Pod {
             root: root.clone(),
             path,
             own_address_only: true,
+            tablespaces,
         };
         let (news_sender, news) = mpsc::unbounded_channel();
         let stream = accept(&listener);

@@ -8,6 +8,7 @@
 mod bench;
 mod keeper;
 mod operations;
+mod tablespaces;
 
 use std::process::Command;
 

@@ -30,7 +30,9 @@ async fn an_interrupted_initdb_leaves_nothing_that_is_taken_for_data() {
         match data::look(&pod.root).unwrap() {
             data::Found::Empty => assert!(ended.is_err(), "{ended:?}\n{}", pod.log()),
             data::Found::Data { .. } => break,
-            half @ data::Found::HalfRewound { .. } => panic!("{half:?}"),
+            half @ (data::Found::HalfRewound { .. } | data::Found::WithoutTablespace { .. }) => {
+                panic!("{half:?}")
+            }
         }
     }
     if data::look(&pod.root).unwrap() == data::Found::Empty {

@@ -20,21 +20,24 @@ record! {
         retain_policy "retainPolicy": Option<RetainPolicy>,
     }
 
-    /// A tablespace with a volume in each instance.
+    /// A tablespace with a volume in each instance. It is made once every instance has its volume, and
+    /// cannot be removed.
     pub struct Tablespace {
-        /// Its name.
+        /// Its name: letters, digits, `_` and `-`, a letter first. Names that differ in nothing but
+        /// case, or in `_` and `-`, have the same volume and are refused.
         name "name": Option<String>,
         /// Its volume.
         storage "storage": Option<Storage>,
-        /// Who owns it.
+        /// Who owns it; the application's owner if absent.
         owner "owner": Option<TablespaceOwner>,
-        /// Is it used for temporary objects.
+        /// Is it used for temporary tables and files (temp_tablespaces). PostgreSQL uses it for
+        /// those who may create in it.
         temporary "temporary": Option<bool>,
     }
 
     /// Who owns a tablespace.
     pub struct TablespaceOwner {
-        /// A role.
+        /// A role; until it is there, the tablespace waits for it.
         name "name": Option<String>,
     }
 

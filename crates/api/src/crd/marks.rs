@@ -18,6 +18,9 @@ pub const MAX_ITEMS: u32 = 256;
 /// Greatest length of a name that a rule reads: PostgreSQL's, and that of a DNS label.
 pub const MAX_NAME: u32 = 63;
 
+/// Greatest length of a tablespace's name ([`crate::names::is_tablespace_name`]).
+const MAX_TABLESPACE_NAME: usize = crate::names::MAX_TABLESPACE_NAME;
+
 /// A path that is not in the schema.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the schema of {kind} has no path {path:?}")]
@@ -196,6 +199,13 @@ fn texts() -> Vec<Mark> {
             "spec.podSelectorRefs[].name",
             json!({ "maxLength": MAX_NAME, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$" }),
         ),
+        (
+            "spec.tablespaces[].name",
+            json!({
+                "maxLength": MAX_TABLESPACE_NAME,
+                "pattern": "^[a-zA-Z]([-_a-zA-Z0-9]*[a-zA-Z0-9])?$",
+            }),
+        ),
         ("spec.managed.services.disabledDefaultServices[]", json!({ "enum": ["r", "ro"] })),
         ("spec.managed.roles[].validUntil", json!({ "format": "date-time" })),
         ("spec.bootstrap.initdb.import.databases[]", name()),
@@ -204,7 +214,6 @@ fn texts() -> Vec<Mark> {
     ];
     for path in [
         "spec.managed.roles[].name",
-        "spec.tablespaces[].name",
         "spec.postgresql.synchronous.standbyNamesPre[]",
         "spec.postgresql.synchronous.standbyNamesPost[]",
         "spec.bootstrap.initdb.database",

@@ -133,6 +133,11 @@ fn storage() -> Vec<Rule> {
             "!has(oldSelf.tablespaces) || oldSelf.tablespaces.all(o, has(self.tablespaces) && self.tablespaces.exists(t, t.name == o.name))",
             "tablespaces cannot be removed",
         ),
+        rule(
+            "spec.tablespaces[].name",
+            "!self.startsWith('pg_')",
+            "names of tablespaces that begin with pg_ are PostgreSQL's own",
+        ),
     ];
     for path in ["spec.storage", "spec.walStorage", "spec.tablespaces[].storage"] {
         rules.push(rule(

@@ -147,6 +147,11 @@ fn refused() -> Vec<(&'static str, Value, Option<Value>)> {
             json!({ "tablespaces": [{ "name": "b", "storage": { "size": "1Gi" } }] }),
             Some(json!({ "tablespaces": [{ "name": "a", "storage": { "size": "1Gi" } }] })),
         ),
+        (
+            "names of tablespaces that begin with pg_",
+            json!({ "tablespaces": [{ "name": "pg_a", "storage": { "size": "1Gi" } }] }),
+            None,
+        ),
         ("size or pvcTemplate", json!({ "walStorage": {} }), None),
         ("size must be greater", json!({ "storage": { "size": "0" } }), None),
         ("size cannot shrink", json!({ "storage": { "size": "9Gi" } }), Some(json!({}))),

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use matriarch_api::annotations::{Annotation, Fenced, parse_fenced};
-use matriarch_api::cluster::ClusterStatus;
+use matriarch_api::cluster::{ClusterStatus, TablespaceState};
 use matriarch_api::conditions::ConditionType;
 use matriarch_api::instance::{InstanceRole, InstanceState, InstanceStatus};
 use matriarch_api::phases::Phase;
@@ -222,13 +222,18 @@ impl Sections<'_> {
             return "No managed tablespaces".to_owned();
         }
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
-        let rows: Vec<Vec<String>> = self
-            .status
-            .tablespaces_status
-            .iter()
-            .map(|one| vec![text(&one.name), text(&one.owner), text(&one.state), text(&one.error)])
-            .collect();
-        table(&["Tablespace", "Owner", "Status", "Error"], &rows)
+        let wished = &self.observed.cluster.spec.tablespaces;
+        let temporary = |name: &Option<String>| {
+            let one = wished.iter().find(|it| it.name == *name);
+            let temporary = one.is_some_and(|it| it.temporary == Some(true));
+            if temporary { "true" } else { "false" }.to_owned()
+        };
+        let row = |one: &TablespaceState| {
+            let (name, owner, state) = (text(&one.name), text(&one.owner), text(&one.state));
+            vec![name, owner, state, temporary(&one.name), text(&one.error)]
+        };
+        let rows: Vec<Vec<String>> = self.status.tablespaces_status.iter().map(row).collect();
+        table(&["Tablespace", "Owner", "Status", "Temporary", "Error"], &rows)
     }
 
     fn budgets(&self) -> String {

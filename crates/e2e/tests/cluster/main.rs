@@ -7,4 +7,5 @@ mod loss;
 mod namespace;
 mod nodes;
 mod operators;
+mod tablespaces;
 mod volumes;

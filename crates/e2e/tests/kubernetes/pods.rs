@@ -33,7 +33,13 @@ async fn try_pod(client: &Client, fields: Value) -> Result<()> {
     let owner = Owner { setup: &setup, cluster: &cluster };
     let resolved = resolve(&owner, &References::default());
     ensure!(resolved.spec().is_some(), "{fields}: {:?}", resolved.wanted);
-    let pod: Pod = serde_json::from_value(objects::pod::new(&owner, &resolved, "c-1", true))?;
+    let pod: Pod = serde_json::from_value(objects::pod::new(
+        &owner,
+        &resolved,
+        "c-1",
+        true,
+        &resolved.tablespaces,
+    ))?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
     pods.create(&PostParams { dry_run: true, ..PostParams::default() }, &pod).await?;
     Ok(())

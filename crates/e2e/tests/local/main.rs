@@ -7,5 +7,6 @@ mod repairs;
 mod samples;
 mod single;
 mod slots;
+mod tablespaces;
 mod upgrade;
 mod verbs;

@@ -6,7 +6,7 @@ use crate::action::{Action, Directive};
 use crate::report::{Activity, Block, Step, StepReport, Wait};
 use crate::seen::Seen;
 use crate::steps::{Draft, StageOrder, View};
-use crate::world::InstanceName;
+use crate::world::{Instance, InstanceName};
 
 /// Makes every member's Instance say what was decided.
 pub fn step(view: &View<'_>, draft: &mut Draft) {
@@ -17,8 +17,10 @@ pub fn step(view: &View<'_>, draft: &mut Draft) {
     }
     let members: BTreeSet<InstanceName> = draft.memory.members.keys().cloned().collect();
     let mut unready = BTreeSet::new();
+    let tablespaces = tablespaces(view, &members, &mut report);
     for name in &members {
-        let Some(directive) = directive(view, draft, name, &members) else { continue };
+        let Some(mut directive) = directive(view, draft, name, &members) else { continue };
+        directive.tablespaces.clone_from(&tablespaces);
         let due = match view.instance(name).map(|instance| &instance.directive) {
             None => view.world.sees_members(),
             Some(Seen::Absent) => !directive.leaving,
@@ -58,6 +60,41 @@ pub fn step(view: &View<'_>, draft: &mut Draft) {
     draft.report(report);
 }
 
+/// Tablespaces that a primary may make. The replay of that stops for good where the place is
+/// missing, so every instance has said before that it has it; a pod that is made later has it from
+/// the beginning, because the spec keeps what it once asked for.
+fn tablespaces(
+    view: &View<'_>,
+    members: &BTreeSet<InstanceName>,
+    report: &mut StepReport,
+) -> BTreeSet<String> {
+    let instances = || view.world.instances.iter();
+    let told = |name: &&String| {
+        let mut facts = instances().filter_map(|(_, instance)| instance.directive.last());
+        facts.any(|facts| facts.directive.tablespaces.contains(*name))
+    };
+    let has_place = |instance: Option<&Instance>, name: &String| {
+        let said = instance.and_then(|instance| instance.report.known());
+        said.is_some_and(|said| said.tablespaces.get(name).is_some_and(|it| it.ready))
+    };
+    let mut wanted = BTreeSet::new();
+    for name in &view.spec.tablespaces {
+        let missing: BTreeSet<InstanceName> = instances()
+            .filter(|(_, instance)| !instance.is_gone())
+            .map(|(instance, _)| instance)
+            .chain(members)
+            .filter(|instance| !has_place(view.instance(instance), name))
+            .cloned()
+            .collect();
+        if told(&name) || missing.is_empty() && view.world.sees_members() {
+            wanted.insert(name.clone());
+        } else {
+            report.waits.push(Wait::Tablespace { name: name.clone(), missing });
+        }
+    }
+    wanted
+}
+
 fn directive(
     view: &View<'_>,
     draft: &Draft,
@@ -83,6 +120,7 @@ fn directive(
         restart: member.restart.clone(),
         excluded: false,
         agent: draft.agents.get(name).cloned(),
+        tablespaces: BTreeSet::new(),
     };
     if let Some(hibernation) = &draft.hibernation {
         hibernation.apply(name, &mut directive);

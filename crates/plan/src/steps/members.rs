@@ -110,8 +110,7 @@ fn is_free(instance: &Instance) -> bool {
     };
     instance.directive.is_absent()
         && instance.pod.is_absent()
-        && whole(&instance.data)
-        && whole(&instance.wal)
+        && instance.volumes().all(|(_, volume)| whole(volume))
 }
 
 /// Tells the surplus instance with the highest serial that is not the primary to leave. One at a
@@ -208,14 +207,14 @@ fn remove(
     if view.spec.retain_volumes || !recorded {
         return;
     }
-    for (volume, seen) in [(VolumeRole::Data, &instance.data), (VolumeRole::Wal, &instance.wal)] {
+    for (volume, seen) in instance.volumes() {
         if let Some(found) = seen.known().filter(|found| !found.deleting) {
-            let guard: Identity = found.identity.clone();
-            let action = Action::DeleteVolume { instance: name.clone(), volume, guard };
-            draft.act(StageOrder::Disruption, action);
             if volume == VolumeRole::Data {
                 report.did.push(Did::DeleteVolumes(name.clone()));
             }
+            let guard: Identity = found.identity.clone();
+            let action = Action::DeleteVolume { instance: name.clone(), volume, guard };
+            draft.act(StageOrder::Disruption, action);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Pods: made when missing, made anew when they have ended.
 
-use crate::action::Action;
+use crate::action::{Action, VolumeRole};
 use crate::report::{Block, Did, Step, StepReport, Wait};
 use crate::seen::Seen;
 use crate::steps::members::is_needed;
@@ -33,12 +33,18 @@ pub fn step(view: &View<'_>, draft: &mut Draft) {
                 let dying = |volume: &Seen<Volume>| {
                     volume.is_unknown() || volume.known().is_some_and(|volume| volume.deleting)
                 };
-                if dying(&instance.data) || (wal_volume && dying(&instance.wal)) {
+                let tablespaces = instance.with_tablespaces(&view.spec.tablespaces);
+                let of_tablespace =
+                    |name: &String| dying(instance.volume(&VolumeRole::Tablespace(name.clone())));
+                if dying(&instance.data)
+                    || (wal_volume && dying(&instance.wal))
+                    || tablespaces.iter().any(of_tablespace)
+                {
                     report.waits.push(Wait::Gone(name));
                     continue;
                 }
                 report.did.push(Did::CreatePod(name.clone()));
-                let action = Action::CreatePod { instance: name, wal_volume };
+                let action = Action::CreatePod { instance: name, wal_volume, tablespaces };
                 draft.act(StageOrder::Pods, action);
             }
             Seen::Known(pod) => repair(draft, &name, pod, &mut report),

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::action::Action;
+use crate::action::{Action, VolumeRole};
 use crate::memory::{Switchover, SwitchoverReason};
 use crate::report::{Activity, Block, Did, Step, StepReport, Wait};
 use crate::spec::{UpdateMethod, UpdateStrategy};
@@ -45,6 +45,7 @@ fn advance(view: &View<'_>, draft: &mut Draft, report: &mut StepReport) {
             needs.push((name.clone(), need));
         }
     }
+    under_way |= report.waits.iter().any(|wait| matches!(wait, Wait::Volumes(_)));
     if needs.is_empty() && !under_way {
         return;
     }
@@ -178,7 +179,11 @@ fn carry_out(
             report.did.push(Did::ReplacePod(name.clone(), why.clone()));
             let guard = pod.identity.clone();
             let wal_volume = draft.memory.members.get(name).is_some_and(|it| it.wal_volume);
-            let trial = Action::TryPod { instance: name.clone(), wal_volume };
+            let tablespaces = view
+                .instance(name)
+                .map(|instance| instance.with_tablespaces(&view.spec.tablespaces))
+                .unwrap_or_default();
+            let trial = Action::TryPod { instance: name.clone(), wal_volume, tablespaces };
             draft.act(StageOrder::Trial, trial);
             let action = Action::DeletePod { instance: name.clone(), guard };
             draft.act(StageOrder::Replacement, action);
@@ -241,6 +246,15 @@ fn need(view: &View<'_>, name: &InstanceName, report: &mut StepReport) -> Option
     let pod = instance.pod.known().filter(|pod| !pod.deleting && !pod.ended)?;
     let changed = view.spec.pod_stamp.changed_since(&pod.stamp);
     if !changed.is_empty() && !view.spec.keeps_pods {
+        // A pod is not given up for one that would wait for a volume.
+        let made = |tablespace: &String| {
+            let volume = instance.volume(&VolumeRole::Tablespace(tablespace.clone()));
+            volume.known().is_some_and(|volume| !volume.deleting)
+        };
+        if !view.spec.tablespaces.iter().all(made) {
+            report.waits.push(Wait::Volumes(name.clone()));
+            return None;
+        }
         let why = format!("its pod is not as the spec says ({})", changed.join(", "));
         return Some(Need::Replace { why });
     }

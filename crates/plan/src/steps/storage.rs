@@ -6,7 +6,7 @@ use crate::memory::{Switchover, SwitchoverReason};
 use crate::report::{Block, Did, Step, StepReport, Wait};
 use crate::seen::Seen;
 use crate::steps::{Draft, StageOrder, View};
-use crate::world::{Instance, InstanceName, Volume};
+use crate::world::{Instance, InstanceName, Pod, Volume};
 
 /// Makes, adopts and replaces volumes of the members that stay.
 pub fn step(view: &View<'_>, draft: &mut Draft) {
@@ -28,22 +28,33 @@ pub fn step(view: &View<'_>, draft: &mut Draft) {
             Some(instance) => instance,
             None => &nothing,
         };
-        let mut volumes = vec![(VolumeRole::Data, &instance.data)];
+        let mut volumes = vec![VolumeRole::Data];
         if wal_volume {
-            volumes.push((VolumeRole::Wal, &instance.wal));
+            volumes.push(VolumeRole::Wal);
         }
-        let in_use = instance.pod.known().is_some_and(|pod| pod.running && !pod.deleting);
-        let lost = volumes.iter().any(|(_, volume)| is_lost(volume));
-        if in_use && lost {
+        volumes.extend(view.spec.tablespaces.iter().cloned().map(VolumeRole::Tablespace));
+        let in_use = instance.pod.known().filter(|pod| pod.running && !pod.deleting);
+        let lost = |role: &VolumeRole| {
+            in_use.is_some_and(|pod| uses(pod, role)) && is_lost(instance.volume(role))
+        };
+        if volumes.iter().any(lost) {
             replace(view, draft, &name, instance, &mut report);
             continue;
         }
-        for (role, volume) in volumes {
-            make(draft, &name, role, volume, &mut report);
-            grow(view, draft, &name, role, volume, &mut report);
+        for role in &volumes {
+            make(draft, &name, role, instance.volume(role), &mut report);
+            grow(view, draft, &name, role, instance.volume(role), &mut report);
         }
     }
     draft.report(report);
+}
+
+/// A pod that was made before a tablespace was asked for has no volume of it yet.
+fn uses(pod: &Pod, role: &VolumeRole) -> bool {
+    match role {
+        VolumeRole::Data | VolumeRole::Wal => true,
+        VolumeRole::Tablespace(name) => pod.tablespaces.contains(name),
+    }
 }
 
 fn is_lost(volume: &Seen<Volume>) -> bool {
@@ -53,10 +64,11 @@ fn is_lost(volume: &Seen<Volume>) -> bool {
 fn make(
     draft: &mut Draft,
     name: &InstanceName,
-    volume: VolumeRole,
+    role: &VolumeRole,
     seen: &Seen<Volume>,
     report: &mut StepReport,
 ) {
+    let volume = role.clone();
     match seen {
         Seen::Absent => {
             if volume == VolumeRole::Data {
@@ -80,17 +92,17 @@ fn grow(
     view: &View<'_>,
     draft: &mut Draft,
     name: &InstanceName,
-    role: VolumeRole,
+    role: &VolumeRole,
     seen: &Seen<Volume>,
     report: &mut StepReport,
 ) {
     let Seen::Known(volume) = seen else { return };
     let Some(requested) = volume.requested.filter(|_| !volume.deleting) else { return };
-    match view.spec.grown_to.get(&role) {
+    match view.spec.grown_to.get(role) {
         Some(&to) if to > requested => {
             report.did.push(Did::GrowVolume(name.clone()));
             let (instance, guard) = (name.clone(), volume.identity.clone());
-            let action = Action::GrowVolume { instance, volume: role, to, guard };
+            let action = Action::GrowVolume { instance, volume: role.clone(), to, guard };
             draft.act(StageOrder::Growth, action);
         }
         Some(_) | None => {

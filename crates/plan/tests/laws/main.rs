@@ -3,10 +3,15 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod agents;
+mod events;
 mod model;
 mod replacement;
 mod services;
+mod tablespaces;
 
+use std::collections::BTreeSet;
+
+use events::{event, happen};
 use matriarch_plan::action::VolumeRole;
 use matriarch_plan::protocol;
 use matriarch_plan::report::Activity;
@@ -376,7 +381,8 @@ fn a_leaving_instance_stays_while_the_quorum_counts_on_it() {
     // Its machine is lost meanwhile: it is kept alive.
     model.lose_pod(&name(3));
     let planned = checked(&model.world);
-    let anew = Action::CreatePod { instance: name(3), wal_volume: false };
+    let anew =
+        Action::CreatePod { instance: name(3), wal_volume: false, tablespaces: BTreeSet::new() };
     assert!(actions(&planned).contains(&&anew), "{planned:?}");
     model.execute(&planned, usize::MAX);
     holder_shifts(&mut model, &[1, 2]);
@@ -550,129 +556,6 @@ fn nothing_is_done_for_a_cluster_that_is_deleted_or_paused() {
     assert!(actions(&checked(&model.world)).is_empty());
 }
 
-/// One thing that may happen.
-#[derive(Clone, Copy, Debug)]
-enum Event {
-    Instances(u32),
-    Stamp(u8),
-    Restart(u8),
-    Fence(u32),
-    Unfence,
-    LosePod(u32),
-    EndPod(u32),
-    LoseObject(usize),
-    LoseSecret(usize),
-    DeleteVolume(u32),
-    LoseInstance(u32),
-    Promote(u32),
-    Pending(bool),
-    LoseMemory,
-    Age(i64),
-    Offer(u8),
-    Unrecoverable(u32),
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    prop_oneof![
-        (1_u32..6).prop_map(Event::Instances),
-        (0_u8..4).prop_map(Event::Stamp),
-        (0_u8..4).prop_map(Event::Restart),
-        (1_u32..6).prop_map(Event::Fence),
-        Just(Event::Unfence),
-        (1_u32..6).prop_map(Event::LosePod),
-        (1_u32..6).prop_map(Event::EndPod),
-        (0_usize..5).prop_map(Event::LoseObject),
-        (0_usize..4).prop_map(Event::LoseSecret),
-        (1_u32..6).prop_map(Event::DeleteVolume),
-        (1_u32..6).prop_map(Event::LoseInstance),
-        (1_u32..6).prop_map(Event::Promote),
-        any::<bool>().prop_map(Event::Pending),
-        Just(Event::LoseMemory),
-        (1_i64..80).prop_map(Event::Age),
-        (0_u8..3).prop_map(Event::Offer),
-        (1_u32..6).prop_map(Event::Unrecoverable),
-    ]
-}
-
-fn end(pod: &mut Pod) {
-    pod.ended = true;
-    pod.running = false;
-    pod.ready = false;
-}
-
-fn happen(model: &mut Model, event: Event) {
-    let there = |model: &Model, serial: u32| model.world.instances.contains_key(&name(serial));
-    match event {
-        Event::Instances(count) => model.spec().instances = count,
-        Event::Stamp(stamp) => model.spec().pod_stamp = model::stamp(&format!("stamp-{stamp}")),
-        Event::Restart(at) => model.spec().restarted_at = Some(at.to_string()),
-        Event::Fence(serial) => model.spec().fenced = Fenced::Named([name(serial)].into()),
-        Event::Unfence => model.spec().fenced = Fenced::None,
-        Event::LosePod(serial) if there(model, serial) => model.lose_pod(&name(serial)),
-        Event::EndPod(serial) if there(model, serial) => model.pod(&name(serial), end),
-        Event::LoseObject(index) => {
-            let object = [
-                Object::ServiceAccount,
-                Object::Role,
-                Object::ServiceReadWrite,
-                Object::EndpointsReadWrite,
-                Object::DisruptionBudget,
-            ][index];
-            model.world.objects.insert(object, Seen::Absent);
-        }
-        Event::LoseSecret(index) => {
-            let role = [
-                SecretRole::Authority,
-                SecretRole::Server,
-                SecretRole::Replication,
-                SecretRole::Application,
-            ][index];
-            model.world.secrets.insert(role, Seen::Absent);
-        }
-        Event::DeleteVolume(serial) if there(model, serial) => {
-            let others = model.world.holder().is_some_and(|holder| *holder != name(serial));
-            let instance = model.instance(&name(serial));
-            // A claim that no pod uses is gone at once; the only copy is not what this is about.
-            if instance.pod.is_absent() && others {
-                instance.data = Seen::Absent;
-            } else if let (Seen::Known(volume), false) =
-                (&mut instance.data, instance.pod.is_absent())
-            {
-                volume.deleting = true;
-            }
-        }
-        Event::LoseInstance(serial) if there(model, serial) => {
-            model.instance(&name(serial)).directive = Seen::Absent;
-            model.instance(&name(serial)).report = Seen::Absent;
-        }
-        Event::Promote(serial) if model.world.holder() != Some(&name(serial)) => {
-            model.world.requested_primary = Some(name(serial));
-        }
-        Event::Pending(decrease) => {
-            let names: Vec<InstanceName> = model.world.instances.keys().cloned().collect();
-            for name in names {
-                model.report_of(&name, |said| {
-                    said.pending_restart = vec!["max_connections".to_owned()];
-                    said.pending_decrease = decrease;
-                    said.restart = None;
-                });
-            }
-        }
-        Event::LoseMemory => model.world.memory = matriarch_plan::Memory::default(),
-        Event::Age(days) => model.world.now_ms += days * 86_400_000,
-        Event::Offer(number) => model.offer(&format!("offer-{number}")),
-        Event::Unrecoverable(serial) if there(model, serial) => {
-            model.pod(&name(serial), |pod| pod.unrecoverable = true);
-        }
-        Event::Unrecoverable(_)
-        | Event::LosePod(_)
-        | Event::EndPod(_)
-        | Event::DeleteVolume(_)
-        | Event::LoseInstance(_)
-        | Event::Promote(_) => {}
-    }
-}
-
 /// Hides facts, chosen by the bits of `mask`.
 fn hide(world: &World, mask: u64) -> World {
     let mut hidden = world.clone();
@@ -702,6 +585,9 @@ fn hide(world: &World, mask: u64) -> World {
                 Kind::PersistentVolumeClaim => {
                     instance.data = Seen::Unknown { why: unknown() };
                     instance.wal = Seen::Unknown { why: unknown() };
+                    for volume in instance.tablespaces.values_mut() {
+                        *volume = Seen::Unknown { why: unknown() };
+                    }
                 }
             }
         }
@@ -745,13 +631,22 @@ proptest! {
         let names: Vec<InstanceName> = model.world.instances.keys().cloned().collect();
         for name in &names {
             let holder = model.world.holder() == Some(name) || model.world.holder().is_none();
-            if let Seen::Known(volume) = &mut model.instance(name).data && holder {
-                volume.deleting = false;
+            let instance = model.instance(name);
+            for volume in std::iter::once(&mut instance.data).chain(instance.tablespaces.values_mut()) {
+                if let Seen::Known(volume) = volume && holder {
+                    volume.deleting = false;
+                }
             }
         }
         model.live();
         settle(&mut model);
         prop_assert!(model.world.holder().is_some());
+        let wanted = model.spec().tablespaces.clone();
+        for instance in model.world.instances.values() {
+            let directive = &instance.directive.known().unwrap().directive;
+            prop_assert_eq!(&directive.tablespaces, &wanted);
+            prop_assert!(instance.pod.known().unwrap().tablespaces.is_superset(&wanted));
+        }
         let primaries = model.world.instances.values().filter_map(|instance| instance.report.known());
         prop_assert_eq!(primaries.filter(|said| said.role == Role::Primary).count(), 1);
     }

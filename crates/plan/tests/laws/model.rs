@@ -7,7 +7,7 @@ use matriarch_plan::action::VolumeRole;
 use matriarch_plan::spec::{Fenced, SecretSource, UpdateMethod, UpdateStrategy};
 use matriarch_plan::world::{
     Certificate, DirectiveFacts, Identity, Instance, Lease, ManagedService, Object, ObjectFacts,
-    Outcome, Pod, Report, Role, SecretRole, ServicePart, State, Volume,
+    Outcome, Pod, Report, Role, SecretRole, ServicePart, State, TablespaceFacts, Volume,
 };
 use matriarch_plan::{
     Action, AgentBinary, InstanceName, Memory, Plan, PodStamp, Seen, Spec, Wanted, World,
@@ -48,6 +48,7 @@ pub fn spec(instances: u32) -> Spec {
         cluster: "c".to_owned(),
         instances,
         wal_volume: false,
+        tablespaces: BTreeSet::new(),
         grown_to: BTreeMap::new(),
         retain_volumes: false,
         fenced: Fenced::None,
@@ -174,15 +175,15 @@ impl Model {
             Action::CreateVolume { instance, volume }
             | Action::AdoptVolume { instance, volume, .. } => {
                 let made = a_volume(identity);
-                *volume_of(self.instance(instance), *volume) = Seen::Known(made);
+                *volume_of(self.instance(instance), volume) = Seen::Known(made);
             }
             Action::GrowVolume { instance, volume, to, .. } => {
-                self.grow(instance, *volume, *to, identity);
+                self.grow(instance, volume, *to, identity);
             }
-            Action::CreatePod { instance, .. } => {
+            Action::CreatePod { instance, tablespaces, .. } => {
                 let offered = self.spec().agent.clone().unwrap_or_default();
                 self.runs.insert(instance.clone(), offered.sha256);
-                let pod = self.made(identity);
+                let pod = Pod { tablespaces: tablespaces.clone(), ..self.made(identity) };
                 self.instance(instance).pod = Seen::Known(pod);
             }
             Action::AdoptPod { instance, .. } => self.pod(instance, |pod| pod.conforms = true),
@@ -194,7 +195,7 @@ impl Model {
             }
             Action::DeletePod { instance, .. } => self.lose_pod(instance),
             Action::DeleteVolume { instance, volume, .. } => {
-                *volume_of(self.instance(instance), *volume) = Seen::Absent;
+                *volume_of(self.instance(instance), volume) = Seen::Absent;
             }
             Action::DeleteInstance { instance, .. } => {
                 let instance = self.instance(instance);
@@ -218,7 +219,7 @@ impl Model {
         }
     }
 
-    fn grow(&mut self, name: &InstanceName, volume: VolumeRole, to: u64, identity: Identity) {
+    fn grow(&mut self, name: &InstanceName, volume: &VolumeRole, to: u64, identity: Identity) {
         if let Seen::Known(found) = volume_of(self.instance(name), volume) {
             found.identity = identity;
             found.requested = Some(to);
@@ -232,7 +233,8 @@ impl Model {
             instance.report = Seen::Stale(report);
         }
         // A claim that was being deleted goes with the pod that used it.
-        for volume in [&mut instance.data, &mut instance.wal] {
+        let own = [&mut instance.data, &mut instance.wal].into_iter();
+        for volume in own.chain(instance.tablespaces.values_mut()) {
             if volume.known().is_some_and(|volume| volume.deleting) {
                 *volume = Seen::Absent;
             }
@@ -393,6 +395,8 @@ impl Model {
         report.secret_versions = versions;
         report.heeds = true;
         report.agent.sha256 = runs;
+        let ready = || TablespaceFacts { ready: true, ..TablespaceFacts::default() };
+        report.tablespaces = pod.tablespaces.iter().map(|name| (name.clone(), ready())).collect();
         let serves = running && filled && primary_there;
         pod.ready = serves;
         if facts.directive.fenced {
@@ -419,6 +423,20 @@ impl Model {
         instance.report = Seen::Known(report);
     }
 
+    /// The user wishes for one more tablespace: pods of before are not as they should be.
+    pub fn wish_for_tablespace(&mut self, name: &str) {
+        self.spec().tablespaces.insert(name.to_owned());
+        let wish = self.spec().pod_stamp.pod.clone();
+        let wish = wish.split(" with ").next().unwrap_or_default().to_owned();
+        self.wish_for_pods(&wish);
+    }
+
+    /// The user wishes for pods like this.
+    pub fn wish_for_pods(&mut self, wish: &str) {
+        let tablespaces = self.spec().tablespaces.iter().cloned().collect::<Vec<_>>().join(",");
+        self.spec().pod_stamp = stamp(&format!("{wish} with {tablespaces}"));
+    }
+
     /// An operator with another binary begins: the pods that live on would still bring the old one.
     pub fn offer(&mut self, sha256: &str) {
         let before = self.spec().agent.replace(binary(sha256));
@@ -438,10 +456,13 @@ impl Model {
     }
 }
 
-pub fn volume_of(instance: &mut Instance, volume: VolumeRole) -> &mut Seen<Volume> {
+pub fn volume_of<'a>(instance: &'a mut Instance, volume: &VolumeRole) -> &'a mut Seen<Volume> {
     match volume {
         VolumeRole::Data => &mut instance.data,
         VolumeRole::Wal => &mut instance.wal,
+        VolumeRole::Tablespace(name) => {
+            instance.tablespaces.entry(name.clone()).or_insert(Seen::Absent)
+        }
     }
 }
 

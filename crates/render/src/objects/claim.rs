@@ -12,10 +12,11 @@ use crate::resolve::Resolved;
 use crate::setup::Owner;
 
 /// Name of an instance's claim.
-pub fn name(instance: &str, volume: VolumeRole) -> String {
+pub fn name(instance: &str, volume: &VolumeRole) -> String {
     match volume {
         VolumeRole::Data => names::data_claim(instance),
         VolumeRole::Wal => names::wal_claim(instance),
+        VolumeRole::Tablespace(name) => names::tablespace_claim(instance, name),
     }
 }
 
@@ -24,7 +25,7 @@ pub fn metadata(
     owner: &Owner<'_>,
     resolved: &Resolved,
     instance: &str,
-    volume: VolumeRole,
+    volume: &VolumeRole,
 ) -> Value {
     let name = name(instance, volume);
     let mut metadata =
@@ -32,6 +33,10 @@ pub fn metadata(
     let role = match volume {
         VolumeRole::Data => labels::PVC_ROLE_DATA,
         VolumeRole::Wal => labels::PVC_ROLE_WAL,
+        VolumeRole::Tablespace(name) => {
+            metadata["labels"][owner.label(Label::TablespaceName)] = json!(name);
+            labels::PVC_ROLE_TABLESPACE
+        }
     };
     metadata["labels"][owner.label(Label::InstanceName)] = json!(instance);
     metadata["labels"][owner.label(Label::PvcRole)] = json!(role);
@@ -44,10 +49,15 @@ pub fn metadata(
 }
 
 /// A claim to be made.
-pub fn new(owner: &Owner<'_>, resolved: &Resolved, instance: &str, volume: VolumeRole) -> Value {
+pub fn new(owner: &Owner<'_>, resolved: &Resolved, instance: &str, volume: &VolumeRole) -> Value {
+    let user = &owner.cluster.spec;
     let storage = match volume {
-        VolumeRole::Data => owner.cluster.spec.storage.clone(),
-        VolumeRole::Wal => owner.cluster.spec.wal_storage.clone(),
+        VolumeRole::Data => user.storage.clone(),
+        VolumeRole::Wal => user.wal_storage.clone(),
+        VolumeRole::Tablespace(name) => {
+            let mut all = user.tablespaces.iter();
+            all.find(|it| it.name.as_ref() == Some(name)).and_then(|it| it.storage.clone())
+        }
     };
     json!({
         "apiVersion": "v1",
@@ -78,7 +88,7 @@ pub fn adoption(
     owner: &Owner<'_>,
     resolved: &Resolved,
     instance: &str,
-    volume: VolumeRole,
+    volume: &VolumeRole,
 ) -> Value {
     json!({
         "apiVersion": "v1",

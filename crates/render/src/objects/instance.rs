@@ -34,6 +34,9 @@ pub fn spec(
     });
     spec.restart = directive.restart.as_ref().map(|id| RestartRequest { id: id.clone() });
     spec.agent = directive.agent.as_ref().map(binary);
+    for tablespace in &mut spec.tablespaces {
+        tablespace.create = directive.tablespaces.contains(&tablespace.name);
+    }
     spec.failover.priority = resolved.priority(name);
     spec
 }
@@ -65,6 +68,12 @@ pub fn directive(spec: &InstanceSpec) -> Directive {
             url: told.url.clone(),
             certificate_sha256: told.certificate_sha256.clone(),
         }),
+        tablespaces: spec
+            .tablespaces
+            .iter()
+            .filter(|tablespace| tablespace.create)
+            .map(|tablespace| tablespace.name.clone())
+            .collect(),
     }
 }
 

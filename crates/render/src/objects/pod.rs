@@ -1,5 +1,7 @@
 //! Pods and the passwd file that they mount.
 
+use std::collections::BTreeSet;
+
 use matriarch_api::annotations::{Annotation, RESTARTED_AT};
 use matriarch_api::cluster::{PodAntiAffinityType, ProbeWithStrategy};
 use matriarch_api::labels::{self, Label};
@@ -19,7 +21,8 @@ const ANY_INSTANCE: &str = "INSTANCE";
 /// What a pod made now would be made from, apart from its names. The init container is not in it: a
 /// new operator must not restart the databases of a fleet (I14).
 pub fn stamp(owner: &Owner<'_>, resolved: &Resolved) -> PodStamp {
-    let mut spec = spec(owner, resolved, ANY_INSTANCE, resolved.wal_volume);
+    let tablespaces = &resolved.tablespaces;
+    let mut spec = spec(owner, resolved, ANY_INSTANCE, resolved.wal_volume, tablespaces);
     spec["initContainers"] = Value::Null;
     // As it was given: applied to this, which is no whole pod, it may fail.
     if let Some(patch) = owner.given(Annotation::PodPatch) {
@@ -56,7 +59,13 @@ pub fn made_from(owner: &Owner<'_>, resolved: &Resolved) -> Map<String, Value> {
 }
 
 /// A pod to be made.
-pub fn new(owner: &Owner<'_>, resolved: &Resolved, instance: &str, wal_volume: bool) -> Value {
+pub fn new(
+    owner: &Owner<'_>,
+    resolved: &Resolved,
+    instance: &str,
+    wal_volume: bool,
+    tablespaces: &BTreeSet<String>,
+) -> Value {
     let mut metadata = metadata(owner, resolved, instance);
     if !metadata["annotations"].is_object() {
         metadata["annotations"] = json!({});
@@ -68,7 +77,7 @@ pub fn new(owner: &Owner<'_>, resolved: &Resolved, instance: &str, wal_volume: b
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata,
-        "spec": spec(owner, resolved, instance, wal_volume),
+        "spec": spec(owner, resolved, instance, wal_volume, tablespaces),
     });
     // One that cannot be applied was found when the spec was resolved, and no pod is made then.
     let _found = patch(owner, &mut pod);
@@ -93,7 +102,7 @@ pub fn try_patch(owner: &Owner<'_>, resolved: &Resolved) -> Result<(), String> {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata(owner, resolved, &name),
-        "spec": spec(owner, resolved, &name, resolved.wal_volume),
+        "spec": spec(owner, resolved, &name, resolved.wal_volume, &resolved.tablespaces),
     });
     let before = pod.clone();
     patch(owner, &mut pod)?;
@@ -139,7 +148,13 @@ pub fn bootstrap_image(owner: &Owner<'_>, guard: &Identity) -> Value {
     })
 }
 
-fn spec(owner: &Owner<'_>, resolved: &Resolved, instance: &str, wal_volume: bool) -> Value {
+fn spec(
+    owner: &Owner<'_>,
+    resolved: &Resolved,
+    instance: &str,
+    wal_volume: bool,
+    tablespaces: &BTreeSet<String>,
+) -> Value {
     let user = &owner.cluster.spec;
     let mut spec = json!({
         "hostname": instance,
@@ -151,8 +166,8 @@ fn spec(owner: &Owner<'_>, resolved: &Resolved, instance: &str, wal_volume: bool
         "securityContext": pod_security(owner, resolved),
         "affinity": affinity(owner),
         "initContainers": [bootstrap_container(owner)],
-        "containers": [database_container(owner, resolved, wal_volume)],
-        "volumes": volumes(owner, instance, wal_volume),
+        "containers": [database_container(owner, resolved, wal_volume, tablespaces)],
+        "volumes": volumes(owner, instance, wal_volume, tablespaces),
     });
     let optional = [
         ("schedulerName", json!(user.scheduler_name)),
@@ -248,7 +263,12 @@ fn pull_and_resources(owner: &Owner<'_>, container: &mut Value) {
     }
 }
 
-fn database_container(owner: &Owner<'_>, resolved: &Resolved, wal_volume: bool) -> Value {
+fn database_container(
+    owner: &Owner<'_>,
+    resolved: &Resolved,
+    wal_volume: bool,
+    tablespaces: &BTreeSet<String>,
+) -> Value {
     let user = &owner.cluster.spec;
     let mut container = json!({
         "name": names::POSTGRES_CONTAINER,
@@ -261,7 +281,7 @@ fn database_container(owner: &Owner<'_>, resolved: &Resolved, wal_volume: bool) 
             {"name": "metrics", "containerPort": names::METRICS_PORT, "protocol": "TCP"},
         ],
         "securityContext": container_security(owner),
-        "volumeMounts": mounts(owner, wal_volume),
+        "volumeMounts": mounts(owner, wal_volume, tablespaces),
     });
     for (name, probe) in probes(owner, resolved) {
         container[name] = probe;
@@ -290,7 +310,7 @@ fn environment(owner: &Owner<'_>) -> Vec<Value> {
     environment
 }
 
-fn mounts(owner: &Owner<'_>, wal_volume: bool) -> Vec<Value> {
+fn mounts(owner: &Owner<'_>, wal_volume: bool, tablespaces: &BTreeSet<String>) -> Vec<Value> {
     let mut mounts = vec![
         json!({"name": "pgdata", "mountPath": "/var/lib/postgresql/data"}),
         json!({"name": "scratch", "mountPath": "/controller", "subPath": "controller"}),
@@ -308,13 +328,21 @@ fn mounts(owner: &Owner<'_>, wal_volume: bool) -> Vec<Value> {
     if wal_volume {
         mounts.push(json!({"name": "pg-wal", "mountPath": "/var/lib/postgresql/wal"}));
     }
+    mounts.extend(tablespaces.iter().map(|name| {
+        json!({"name": names::tablespace_volume(name), "mountPath": names::tablespace_mount(name)})
+    }));
     if owner.cluster.spec.projected_volume_template.is_some() {
         mounts.push(json!({"name": "projected", "mountPath": "/projected", "readOnly": true}));
     }
     mounts
 }
 
-fn volumes(owner: &Owner<'_>, instance: &str, wal_volume: bool) -> Vec<Value> {
+fn volumes(
+    owner: &Owner<'_>,
+    instance: &str,
+    wal_volume: bool,
+    tablespaces: &BTreeSet<String>,
+) -> Vec<Value> {
     let limits = owner.cluster.spec.ephemeral_volumes_size_limit.clone().unwrap_or_default();
     let mut shm = json!({"medium": "Memory"});
     if let Some(limit) = limits.shm {
@@ -352,6 +380,10 @@ fn volumes(owner: &Owner<'_>, instance: &str, wal_volume: bool) -> Vec<Value> {
             json!({"name": "pg-wal", "persistentVolumeClaim": claim(names::wal_claim(instance))}),
         );
     }
+    volumes.extend(tablespaces.iter().map(|name| {
+        let claim = claim(names::tablespace_claim(instance, name));
+        json!({"name": names::tablespace_volume(name), "persistentVolumeClaim": claim})
+    }));
     if let Some(source) = &owner.cluster.spec.projected_volume_template {
         volumes.push(json!({"name": "projected", "projected": source}));
     }

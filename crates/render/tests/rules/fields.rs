@@ -2,8 +2,9 @@
 
 use matriarch_api::Cluster;
 use matriarch_api::instance::SlotCopies;
+use matriarch_plan::action::VolumeRole;
 use matriarch_plan::world::{Object, ServicePart};
-use matriarch_plan::{PodStamp, Seen, Wanted};
+use matriarch_plan::{Directive, PodStamp, Seen, Wanted};
 use matriarch_render::references::CatalogName;
 use serde_json::{Value, json};
 
@@ -49,7 +50,7 @@ fn pod(fields: &Value) -> Value {
     with(fields, &json!({}), |owner, resolved| {
         assert_eq!(findings(resolved), Vec::<String>::new());
         assert_eq!(resolved.unsupported, []);
-        objects::pod::new(owner, resolved, "c-1", false)
+        objects::pod::new(owner, resolved, "c-1", false, &resolved.tablespaces)
     })
 }
 
@@ -316,7 +317,7 @@ fn annotated(name: &str, value: &str) -> (Value, PodStamp, Vec<String>) {
     annotations.insert(format!("matriarch.dev/{name}"), value.to_owned());
     let owner = Owner { setup: &setup, cluster: &cluster };
     let resolved = resolve(&owner, &References::default());
-    let pod = objects::pod::new(&owner, &resolved, "c-1", false);
+    let pod = objects::pod::new(&owner, &resolved, "c-1", false, &resolved.tablespaces);
     (pod, objects::pod::stamp(&owner, &resolved), findings(&resolved))
 }
 
@@ -665,4 +666,72 @@ fn what_blocks_is_named_among_the_fields_without_effect() {
             ["spec.backup: no backup would be taken and no WAL archived"]
         );
     });
+}
+
+fn with_tablespaces() -> Value {
+    json!({ "tablespaces": [
+        {"name": "fast_idx", "storage": {"size": "2Gi", "storageClass": "ssd"}},
+        {"name": "scratch", "storage": {"size": "1Gi"}, "owner": {"name": "ann"}, "temporary": true},
+    ] })
+}
+
+#[test]
+fn a_tablespace_has_a_volume_at_its_place_in_every_pod() {
+    let pod = pod(&with_tablespaces());
+    let mounts = pod["spec"]["containers"][0]["volumeMounts"].as_array().unwrap();
+    let place =
+        |name: &str| mounts.iter().find(|it| it["name"] == name).unwrap()["mountPath"].clone();
+    assert_eq!(place("tbs-fast-idx"), "/var/lib/postgresql/tablespaces/fast_idx");
+    assert_eq!(place("tbs-scratch"), "/var/lib/postgresql/tablespaces/scratch");
+    let volumes = pod["spec"]["volumes"].as_array().unwrap();
+    let volume = volumes.iter().find(|it| it["name"] == "tbs-fast-idx").unwrap();
+    assert_eq!(volume["persistentVolumeClaim"]["claimName"], "c-1-tbs-fast-idx");
+
+    let role = VolumeRole::Tablespace("fast_idx".to_owned());
+    let claim = with(&with_tablespaces(), &json!({}), |owner, resolved| {
+        objects::claim::new(owner, resolved, "c-1", &role)
+    });
+    assert_eq!(claim["metadata"]["name"], "c-1-tbs-fast-idx");
+    let labels = &claim["metadata"]["labels"];
+    assert_eq!(labels["matriarch.dev/pvcRole"], "PG_TABLESPACE");
+    assert_eq!(labels["matriarch.dev/tablespaceName"], "fast_idx");
+    assert_eq!(labels["matriarch.dev/instanceName"], "c-1");
+    assert_eq!(claim["spec"]["storageClassName"], "ssd");
+    assert_eq!(claim["spec"]["resources"]["requests"]["storage"], "2Gi");
+}
+
+#[test]
+fn agents_are_told_of_tablespaces_and_who_owns_them() {
+    with(&with_tablespaces(), &json!({}), |owner, resolved| {
+        let spec = resolved.spec().unwrap();
+        let names = ["fast_idx", "scratch"].map(str::to_owned);
+        assert_eq!(spec.tablespaces, names.clone().into());
+        let grown = spec.grown_to.get(&VolumeRole::Tablespace("fast_idx".to_owned()));
+        assert_eq!(grown, Some(&(2 << 30)));
+        assert_eq!(resolved.template.configuration.temporary_tablespaces, ["scratch"]);
+        let told = |tablespaces: &[&str]| {
+            let tablespaces = tablespaces.iter().map(|&it| it.to_owned()).collect();
+            let directive = Directive { tablespaces, ..Directive::default() };
+            let spec = objects::instance::spec(owner, resolved, "c-1", &directive);
+            assert_eq!(objects::instance::directive(&spec), directive);
+            spec.tablespaces.into_iter().map(|it| (it.owner, it.create)).collect::<Vec<_>>()
+        };
+        let (app, ann) = ("app".to_owned(), "ann".to_owned());
+        assert_eq!(told(&[]), [(app.clone(), false), (ann.clone(), false)]);
+        assert_eq!(told(&["scratch"]), [(app, false), (ann, true)]);
+    });
+}
+
+/// A change of size or owner is none of pods, also where another operator renders them.
+#[test]
+fn only_another_tablespace_makes_another_pod() {
+    let before = stamp(&with_tablespaces());
+    let mut fields = with_tablespaces();
+    fields["tablespaces"][0]["storage"]["size"] = json!("5Gi");
+    fields["tablespaces"][1]["owner"]["name"] = json!("bob");
+    fields["tablespaces"][1]["temporary"] = json!(false);
+    assert_eq!(stamp(&fields), before);
+    let more = json!({"name": "more", "storage": {"size": "1Gi"}});
+    fields["tablespaces"].as_array_mut().unwrap().push(more);
+    assert_eq!(stamp(&fields).changed_since(&before), ["tablespaces"]);
 }
