@@ -16,7 +16,7 @@ use matriarch_plan::action::VolumeRole;
 use matriarch_plan::protocol;
 use matriarch_plan::report::Activity;
 use matriarch_plan::spec::Fenced;
-use matriarch_plan::world::{EndedContainer, Kind, Node, NodeFacts, Object, Pod, Role, SecretRole};
+use matriarch_plan::world::{EndedContainer, Kind, Node, NodeFacts, Object, Role, SecretRole};
 use matriarch_plan::{Action, InstanceName, Plan, Seen, World, lint, plan};
 use model::{GIGABYTE, Model, spec, stamp};
 use proptest::prelude::*;
