@@ -305,6 +305,10 @@ pub struct Pod {
     /// A user says that its volumes are of no use any more (annotation `unrecoverable`).
     #[serde(default)]
     pub unrecoverable: bool,
+    /// It is older than its ServiceAccount: that was deleted and made anew, and the API server takes
+    /// no token of the former one.
+    #[serde(default)]
+    pub locked_out: bool,
     /// The Node that it is bound to.
     pub node: Option<String>,
     /// Why it is not scheduled or not started, in Kubernetes' words.

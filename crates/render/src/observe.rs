@@ -256,9 +256,7 @@ fn instances(
         if let Err(why) = &objects.claims {
             instance.data = Seen::Unknown { why: why.clone() };
             instance.wal = Seen::Unknown { why: why.clone() };
-            let unknown = || Seen::Unknown { why: why.clone() };
-            let names = resolved.tablespaces.iter();
-            instance.tablespaces = names.map(|name| (name.clone(), unknown())).collect();
+            instance.tablespaces = unknown_volumes(&resolved.tablespaces, why);
         }
         instance
     };
@@ -270,9 +268,12 @@ fn instances(
             set(found.entry(InstanceName(name.to_owned())).or_insert_with(|| blank(serial)));
         }
     };
+    let account = service_account(objects);
     for object in objects.pods.iter().flatten() {
         let name = object.metadata.name.clone().unwrap_or_default();
-        entry(&name, &mut |instance| instance.pod = Seen::Known(pod(owner, resolved, object)));
+        let locked_out = is_older(&object.metadata, account.as_ref());
+        let pod = Pod { locked_out, ..pod(owner, resolved, object) };
+        entry(&name, &mut |instance| instance.pod = Seen::Known(pod.clone()));
     }
     for object in objects.instances.iter().flatten() {
         entry(object.name(), &mut |instance| {
@@ -444,6 +445,23 @@ fn agent(said: &AgentReport) -> AgentFacts {
     }
 }
 
+fn unknown_volumes(names: &BTreeSet<String>, why: &str) -> BTreeMap<String, Seen<Volume>> {
+    let unknown = || Seen::Unknown { why: why.to_owned() };
+    names.iter().map(|name| (name.clone(), unknown())).collect()
+}
+
+fn service_account(objects: &Objects) -> Option<ObjectMeta> {
+    let live = objects.stateless.get(&Object::ServiceAccount)?.known()?;
+    serde_json::from_value(live["metadata"].clone()).ok()
+}
+
+/// An object that was made before the other one. Kubernetes notes whole seconds.
+fn is_older(metadata: &ObjectMeta, than: Option<&ObjectMeta>) -> bool {
+    let made = |metadata: &ObjectMeta| metadata.creation_timestamp.clone();
+    let pair = made(metadata).zip(than.and_then(made));
+    pair.is_some_and(|(made, than)| made < than)
+}
+
 fn pod(owner: &Owner<'_>, resolved: &Resolved, object: &PodObject) -> Pod {
     let metadata = &object.metadata;
     let name = metadata.name.clone().unwrap_or_default();
@@ -477,6 +495,7 @@ fn pod(owner: &Owner<'_>, resolved: &Resolved, object: &PodObject) -> Pod {
         },
         conforms: metadata_conforms(&wanted, metadata),
         brings_own_binary: brings(owner, object),
+        locked_out: false,
         unrecoverable: annotation(&owner.annotation(Annotation::Unrecoverable))
             .is_some_and(|value| value == UNRECOVERABLE),
         node: object.spec.as_ref().and_then(|spec| spec.node_name.clone()),

@@ -504,6 +504,29 @@ fn tablespaces_are_seen_in_volumes_pods_and_reports_and_told_in_the_status() {
     assert_eq!(said(&status), [done, pending("ann", Some("there is no role ann"))]);
 }
 
+/// What the API server thinks of tokens whose ServiceAccount is another one by now.
+#[test]
+fn a_pod_that_is_older_than_its_service_account_is_locked_out() {
+    let cluster = small();
+    let (setup, references) = (Setup::default(), References::default());
+    let owner = Owner { setup: &setup, cluster: &cluster };
+    let resolved = resolve(&owner, &references);
+    let locked_out = |account: &str| {
+        let made = |at: &str| json!({"name": "c", "uid": "a", "creationTimestamp": at});
+        let mut pod = objects::pod::new(&owner, &resolved, "c-1", false, &resolved.tablespaces);
+        pod["metadata"]["uid"] = json!("p");
+        pod["metadata"]["creationTimestamp"] = json!("2026-11-22T17:00:05Z");
+        let mut read = nothing_read();
+        read.pods = Ok(vec![serde_json::from_value(pod).unwrap()]);
+        let account = json!({"metadata": made(account)});
+        read.stateless.insert(Object::ServiceAccount, Seen::Known(account));
+        let world = observe(&owner, &resolved, &read);
+        world.instances[&InstanceName("c-1".to_owned())].pod.known().unwrap().locked_out
+    };
+    assert!(locked_out("2026-11-22T17:00:06Z"));
+    assert!(!locked_out("2026-11-22T17:00:05Z") && !locked_out("2026-11-22T17:00:04Z"));
+}
+
 #[test]
 fn the_order_of_lists_does_not_matter() {
     let setup = Setup::default();

@@ -30,6 +30,9 @@ const NEXT: &str = "next";
 /// Far below what any change of the primary takes, and above the pauses of a busy machine.
 const GAP_MAX: Duration = Duration::from_secs(3);
 
+/// An agent is told of a new operator's program before kube-proxy leads to that operator.
+const NOT_YET: &str = "BinaryNotFetched";
+
 /// Sets the number of operators, and waits for them.
 pub async fn operators(kubernetes: &Kubernetes, replicas: u32) -> Result<()> {
     let api: Api<Deployment> = Api::namespaced(kubernetes.client().clone(), OPERATOR_NAMESPACE);
@@ -161,6 +164,7 @@ async fn alone_leader_of_two_operators_dies_in_a_rollout() -> Result<()> {
 #[ignore = "needs a Kubernetes: cargo xtask e2e"]
 async fn alone_smoke_operator_is_upgraded_and_taken_back() -> Result<()> {
     Namespace::with("upgraded", async |namespace| {
+        namespace.expect_warnings(&[NOT_YET]);
         let kubernetes = namespace.kubernetes();
         let database = namespace.cluster("db", json!({"instances": 3})).await?;
         database.healthy(3).await?;
@@ -239,6 +243,7 @@ async fn chart(kubernetes: &Kubernetes, verb: &[&str], version: &str, served: &s
 #[ignore = "needs a Kubernetes: cargo xtask e2e"]
 async fn alone_smoke_helm_installs_upgrades_and_removes() -> Result<()> {
     Namespace::with("helm", async |namespace| {
+        namespace.expect_warnings(&[NOT_YET]);
         let kubernetes = namespace.kubernetes();
         // Two operators of one identity must not serve one namespace.
         operators(kubernetes, 0).await?;

@@ -244,6 +244,10 @@ fn restart_ids(view: &View<'_>, said: &Report) -> Vec<(String, String)> {
 fn need(view: &View<'_>, name: &InstanceName, report: &mut StepReport) -> Option<Need> {
     let instance = view.instance(name)?;
     let pod = instance.pod.known().filter(|pod| !pod.deleting && !pod.ended)?;
+    if pod.locked_out {
+        let why = "its ServiceAccount was deleted, and the API takes its token no more";
+        return Some(Need::Replace { why: why.to_owned() });
+    }
     let changed = view.spec.pod_stamp.changed_since(&pod.stamp);
     if !changed.is_empty() && !view.spec.keeps_pods {
         // A pod is not given up for one that would wait for a volume.

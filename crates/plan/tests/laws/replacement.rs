@@ -99,6 +99,29 @@ fn a_stranded_standby_is_made_anew_only_where_volumes_are_not_used_again() {
     assert_eq!((members, deleted), (vec![name(1), name(2), name(4)], vec![name(3)]));
 }
 
+/// A ServiceAccount that is deleted takes the tokens of all pods with it.
+#[test]
+fn pods_without_a_token_are_replaced_and_the_primary_last() {
+    let mut model = healthy(3);
+    for serial in 1..=3 {
+        model.pod(&name(serial), |pod| pod.locked_out = true);
+    }
+    let mut replaced = Vec::new();
+    for _ in 0..ROUNDS {
+        let planned = checked(&model.world);
+        let disrupting = actions(&planned).into_iter().filter_map(|action| match action {
+            Action::DeletePod { instance, .. } => Some(instance.clone()),
+            _ => None,
+        });
+        let before = replaced.len();
+        replaced.extend(disrupting);
+        assert!(replaced.len() <= before + 1, "one at a time");
+        model.execute(&planned, usize::MAX);
+        model.live();
+    }
+    assert_eq!(replaced, [name(2), name(3), name(1)]);
+}
+
 #[test]
 fn pods_stay_as_they_are_where_the_user_says_so() {
     let mut model = healthy(3);
