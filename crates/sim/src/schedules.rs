@@ -383,6 +383,7 @@ mod tests {
         restarts_unasked: "P restarts before it knows what is asked for",
         stops_unheard: "P is to stop, its standbys do not stream yet",
         joins_at_stop: "P is to stop, whoever has its WAL is not in the cohort yet",
+        stranger_at_stop: "P is to stop, it has not heard of whoever has its WAL",
         goes_on_unheard: "P gives L away and gets it back, a standby's agent stands still",
         standby_returns_early: "a standby returns before its walsender is given up",
         standby_thaws_with_the_former: "a standby thaws with the former P and follows the new one",

@@ -123,6 +123,8 @@ mutations! {
     StopWaitsForStream,
     /// Rules 4 and 18: who has caught up waits for the next renewal until it is in the cohort.
     JoinersAreWrittenAtOnce,
+    /// Rule 18: a pod that is to end stops although somebody streams that it has not heard of.
+    StrangersAreWaitedFor,
     /// Rule 18: L is released before the successor has everything.
     HandoverWaitsForSuccessor,
     /// Rule 18: PostgreSQL starts again although a release may still be applied.

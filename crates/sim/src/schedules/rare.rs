@@ -1,5 +1,6 @@
 //! Schedules that only many seeds found: more than one misfortune each.
 
+use crate::Micros;
 use matriarch_plan::protocol::view::ShiftStep;
 
 use super::Named;
@@ -24,6 +25,7 @@ pub(super) const SCRIPTS: &[Named] = &[
     ("P restarts before it knows what is asked for", restarts_unasked),
     ("P is to stop, its standbys do not stream yet", stops_unheard),
     ("P is to stop, whoever has its WAL is not in the cohort yet", joins_at_stop),
+    ("P is to stop, it has not heard of whoever has its WAL", stranger_at_stop),
     ("P stops, both successors lack its last WAL", lacking_at_stop),
     ("the API is away, PostgreSQL of P is killed", killed_without_api),
     ("P gives L away and gets it back, a standby's agent stands still", goes_on_unheard),
@@ -292,6 +294,43 @@ fn joins_at_stop(world: &mut World) {
     world.fence(serial, false);
     world.delete_pod(primary, 1_800 * SECOND, false);
     world.seconds(15);
+    world.expect(world.holder_pod() != Some(primary), "the primary has given the Lease away");
+    world.expect_kept(0, "nothing that was acknowledged is lost");
+    world.seconds(20);
+}
+
+/// A local test lost rows by it: an instance that was made a moment ago streamed, and the API had
+/// not told P of it.
+fn stranger_at_stop(world: &mut World) {
+    let primary = world.primary();
+    let [joins, lags] = world.standbys()[..] else { return };
+    world.hurry(60);
+    let anew = world.pods[joins].serial;
+    world.lose_volume(joins);
+    let streams = move |world: &World| {
+        let mut streams = world.connections.values().filter(|l| l.acknowledged > 0);
+        streams.any(|l| l.standby != joins && world.pods[l.standby].serial == anew)
+    };
+    // What the API tells of instances is late at P.
+    let unaware = |world: &mut World, longest: Micros, done: &dyn Fn(&World) -> bool| {
+        let end = world.now + longest;
+        while world.now < end && !done(world) {
+            let latest = world.api.directives;
+            if let Some(agent) = world.pods[primary].agent_mut() {
+                agent.directive_seen = Some(latest);
+            }
+            world.pass(SECOND / 500);
+        }
+    };
+    unaware(world, 120 * SECOND, &streams);
+    let serial = world.pods[lags].serial;
+    world.fence(serial, true);
+    unaware(world, SECOND / 2, &|_| false);
+    world.fence(serial, false);
+    world.delete_pod(primary, 1_800 * SECOND, false);
+    unaware(world, SECOND, &|_| false);
+    world.api.directives += 1;
+    world.seconds(20);
     world.expect(world.holder_pod() != Some(primary), "the primary has given the Lease away");
     world.expect_kept(0, "nothing that was acknowledged is lost");
     world.seconds(20);

@@ -196,9 +196,20 @@ impl Protocol {
     fn successor_connects(&self, since: Moment) -> bool {
         self.state() == PostgresState::Primary
             && self.now.since(since) < CONNECTS
-            && (self.successor(|_| true).is_some() || self.cohort_grows())
+            && (self.successor(|_| true).is_some()
+                || self.cohort_grows()
+                || self.stranger_streams())
             && self.successor(|s| self.streams(&s.member.incarnation)).is_none()
             && clause!(self, StopWaitsForStream)
+    }
+
+    /// Somebody streams under an incarnation that P has not heard of: an instance that was made a
+    /// moment ago, of which the API tells later than PostgreSQL does.
+    fn stranger_streams(&self) -> bool {
+        let mut senders = self.pg.iter().flat_map(|pg| &pg.walsenders).filter(|w| w.streaming);
+        !self.peers.0.is_empty()
+            && senders.any(|w| self.member_of(&w.incarnation).is_none())
+            && clause!(self, StrangersAreWaitedFor)
     }
 
     fn streams(&self, incarnation: &Incarnation) -> bool {
