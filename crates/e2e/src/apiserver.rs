@@ -240,6 +240,8 @@ impl ApiServer {
             "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".to_owned(),
             format!("--audit-policy-file={}", file("audit.yaml")),
             format!("--audit-log-path={}", file("audit.log")),
+            // In megabytes; the log is read to its end before it would begin anew.
+            "--audit-log-maxsize=100000".to_owned(),
             "--profiling=false".to_owned(),
         ];
         self.spawn("kube-apiserver", &arguments)
@@ -296,13 +298,19 @@ impl ApiServer {
         Ok(path)
     }
 
+    /// The log of the requests of ServiceAccounts, an entry of JSON in each line.
+    #[must_use]
+    pub fn audit_log(&self) -> PathBuf {
+        self.directory.join("audit.log")
+    }
+
     /// Every request of a ServiceAccount that has been answered, oldest first.
     ///
     /// # Errors
     /// Where the log cannot be read.
     pub fn audit(&self) -> Result<Vec<Value>> {
-        let text = fs::read_to_string(self.directory.join("audit.log"))
-            .context("the API server writes no audit log")?;
+        let text =
+            fs::read_to_string(self.audit_log()).context("the API server writes no audit log")?;
         // The last line may be on its way.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         whole.lines().map(|line| serde_json::from_str(line).context("no audit entry")).collect()

@@ -108,7 +108,9 @@ pub fn local(arguments: &[String]) -> Result<ExitCode> {
 
 /// `cargo xtask bench …`: builds the binary as it ships, and measures it.
 pub fn bench(arguments: &[String]) -> Result<ExitCode> {
-    setup::run(setup::For::Demo)?;
+    // The operator alone is measured before a real API server, the others with a PostgreSQL.
+    let scale = arguments.first().is_some_and(|bench| bench == "scale");
+    setup::run(if scale { setup::For::Tests } else { setup::For::Demo })?;
     let release = shipped(&["matriarch", "matriarch-e2e"], None)?;
     let mut program = Command::new(release.join("matriarch-bench"));
     program.args(arguments).envs(setup::environment());

@@ -47,6 +47,7 @@ pub fn millis(duration: Duration) -> String {
 }
 
 /// What a process occupies: all of it, and what it does not share with a file.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Memory {
     /// `VmRSS` in MiB.
     pub resident: f64,
