@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use futures::{Stream, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -415,23 +415,30 @@ impl Crowd {
                 led.map(|(key, _)| key.clone()).collect()
             };
             let pause = RENEWAL / u32::try_from(led.len().max(1)).unwrap_or(u32::MAX);
-            for (number, key) in led.into_iter().enumerate() {
-                let crowd = self.clone();
-                tokio::spawn(async move {
-                    let leases: Api<Lease> = Api::namespaced(crowd.client.clone(), &key.0);
-                    let now = MicroTime(jiff::Timestamp::now());
-                    let patch = Patch::Merge(json!({"spec": {"renewTime": now}}));
-                    let parameters = PatchParams::default();
-                    let renewed = leases.patch(&key.1, &parameters, &patch);
-                    if let Err(error) = crowd.unless_gone(renewed).await {
-                        complain(&format!("Lease of {}/{}", key.0, key.1), &error);
+            // An API server that cannot keep up is asked less often, and not by ever more at once.
+            let renewals = stream::iter(led.into_iter().zip(0_u32..));
+            renewals
+                .for_each_concurrent(WORKERS, |(key, number)| {
+                    let crowd = &self;
+                    async move {
+                        let due = pause * number;
+                        tokio::time::sleep(due.saturating_sub(round.elapsed())).await;
+                        if let Err(error) = crowd.renew_one(&key).await {
+                            complain(&format!("Lease of {}/{}", key.0, key.1), &error);
+                        }
                     }
-                });
-                let due = pause * u32::try_from(number + 1).unwrap_or(u32::MAX);
-                tokio::time::sleep(due.saturating_sub(round.elapsed())).await;
-            }
+                })
+                .await;
             tokio::time::sleep(RENEWAL.saturating_sub(round.elapsed())).await;
         }
+    }
+
+    async fn renew_one(&self, key: &Key) -> Result<()> {
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), &key.0);
+        let now = MicroTime(jiff::Timestamp::now());
+        let patch = Patch::Merge(json!({"spec": {"renewTime": now}}));
+        let parameters = PatchParams::default();
+        self.unless_gone(leases.patch(&key.1, &parameters, &patch)).await
     }
 
     /// Every agent writes its report again now and then, evenly over the time.
