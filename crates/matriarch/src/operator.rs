@@ -104,10 +104,23 @@ impl OperatorArguments {
 
 /// Runs until it is told to stop, or another operator leads.
 pub async fn run(arguments: OperatorArguments) -> anyhow::Result<()> {
+    // Before anything that may wait: as process 1 it would not even be killed by them.
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+    let mut shutdown = Box::pin(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    });
     let client = kube::Client::try_default().await.context("cannot reach the Kubernetes API")?;
     let leader = arguments.leader()?;
+    let operator_image = tokio::select! {
+        image = arguments.image(&client) => image?,
+        () = &mut shutdown => return Ok(()),
+    };
     let options = Options {
-        operator_image: arguments.image(&client).await?,
+        operator_image,
         identity: arguments.api_identity,
         postgres_image: arguments.postgres_image,
         cluster_domain: arguments.cluster_domain,
@@ -118,14 +131,6 @@ pub async fn run(arguments: OperatorArguments) -> anyhow::Result<()> {
         metrics: arguments.metrics_address,
         agents: arguments.upgrades.options(arguments.pod_namespace),
         ..Options::default()
-    };
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
-    let shutdown = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
     };
     Ok(matriarch_operator::run(client, options, shutdown).await?)
 }

@@ -71,8 +71,15 @@ impl Candidate {
         }
     }
 
-    /// Gives leadership up, so that the next one need not wait.
+    /// Gives leadership up, so that the next one need not wait; an API that does not answer is not
+    /// waited for.
     pub async fn release(&mut self) {
+        if tokio::time::timeout(RETRY, self.give_up()).await.is_err() {
+            tracing::debug!("leadership runs out: giving it up takes too long");
+        }
+    }
+
+    async fn give_up(&mut self) {
         let Ok(Some(mut lease)) = self.api.get_opt(&self.lease_name).await else { return };
         let spec = lease.spec.get_or_insert_default();
         if spec.holder_identity.as_deref() == Some(self.name.as_str()) {

@@ -14,6 +14,7 @@ use matriarch_plan::{Plan, lint, plan};
 use matriarch_render::setup::{Owner, Setup};
 use matriarch_render::status::{self, Outcome};
 use matriarch_render::{Objects, observe, resolve, story};
+use tokio::sync::watch;
 
 use crate::agents::Offer;
 use crate::ended::Ended;
@@ -45,6 +46,8 @@ pub struct Passes {
     /// What failed in the last pass, by cluster: shown in status until it succeeds.
     failed: Mutex<BTreeMap<String, Vec<String>>>,
     ended: Ended,
+    /// How many passes are under way.
+    under_way: watch::Sender<usize>,
     /// The version of each cluster's Lease and since when this process has seen it: other clocks do
     /// not count.
     versions: Mutex<BTreeMap<String, (String, Instant)>>,
@@ -61,6 +64,22 @@ pub enum Error {
     Record(#[source] Box<kube::Error>),
 }
 
+/// A pass that is under way, for as long as this lives.
+struct UnderWay<'a>(&'a watch::Sender<usize>);
+
+impl<'a> UnderWay<'a> {
+    fn begin(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count = count.saturating_sub(1));
+    }
+}
+
 impl Passes {
     /// Nothing has been done yet.
     pub fn new(work: &Work, recorder: Recorder, ended: Ended) -> Self {
@@ -73,6 +92,7 @@ impl Passes {
             recorder,
             failed: Mutex::default(),
             ended,
+            under_way: watch::Sender::new(0),
             versions: Mutex::default(),
         }
     }
@@ -103,6 +123,7 @@ impl Passes {
     /// If the Cluster cannot be read, or nothing can be recorded.
     pub async fn run(&self, cached: &Cluster) -> Result<Next, Error> {
         let begun = Instant::now();
+        let _under_way = UnderWay::begin(&self.under_way);
         let outcome = Box::pin(self.pass(cached)).await;
         let label = match &outcome {
             Ok((label, _)) => *label,
@@ -110,6 +131,13 @@ impl Passes {
         };
         self.metrics.pass(label, begun.elapsed());
         outcome.map(|(_, next)| next)
+    }
+
+    /// Waits until no pass is under way.
+    pub async fn none_under_way(&self) {
+        let mut count = self.under_way.subscribe();
+        // The sender lives as long as this value.
+        let _closed = count.wait_for(|count| *count == 0).await.is_err();
     }
 
     async fn pass(&self, cached: &Cluster) -> Result<(PassOutcome, Next), Error> {

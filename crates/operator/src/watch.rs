@@ -77,6 +77,10 @@ pub fn places(options: &Options) -> Vec<Option<String>> {
     options.namespaces.iter().cloned().map(Some).collect()
 }
 
+/// So long a pass that is under way may take once the end has begun: an API that does not answer
+/// would hold it for ever.
+const LAST_PASS: Duration = Duration::from_secs(10);
+
 /// Watches and passes until shut down; passes under way are finished.
 pub(crate) async fn run(work: &Work, shutdown: Shutdown) {
     let (client, options) = (work.client.clone(), &work.options);
@@ -96,7 +100,19 @@ pub(crate) async fn run(work: &Work, shutdown: Shutdown) {
         };
         control(source, passes.clone(), shutdown.clone())
     });
-    futures::future::join_all(controllers).await;
+    tokio::select! {
+        _ended = futures::future::join_all(controllers) => {}
+        // A controller that has not yet seen all Clusters once does not hear of the end.
+        () = ending(&passes, shutdown.clone()) => {}
+    }
+}
+
+/// The end has begun, and no pass is under way any more.
+async fn ending(passes: &Passes, shutdown: Shutdown) {
+    shutdown.wait().await;
+    if tokio::time::timeout(LAST_PASS, passes.none_under_way()).await.is_err() {
+        tracing::warn!("passes that are under way are left: the API does not answer them");
+    }
 }
 
 /// One controller for each place: a store of Clusters that two watches filled would lose those of
