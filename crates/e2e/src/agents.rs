@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use matriarch_api::instance::{
-    Address, AgentReport, InstanceRole, InstanceState, InstanceStatus, RequestOutcome,
+    Address, AgentReport, InstanceRole, InstanceState, InstanceStatus, RequestOutcome, Tablespace,
+    TablespaceReport,
 };
 use matriarch_api::{Identity, Instance, names};
 use matriarch_plan::protocol::lease::ANNOTATIONS;
@@ -69,6 +70,19 @@ pub fn report(instance: &Instance, pod: &str, primary: bool) -> InstanceStatus {
             ..AgentReport::default()
         },
         ..InstanceStatus::default()
+    }
+}
+
+fn tablespace(wanted: &Tablespace, pod: &Pod, primary: bool) -> TablespaceReport {
+    let place = names::tablespace_mount(&wanted.name);
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let mut mounts = containers.flat_map(|container| container.volume_mounts.iter().flatten());
+    TablespaceReport {
+        name: wanted.name.clone(),
+        ready: mounts.any(|mount| mount.mount_path == place),
+        reconciled: primary && wanted.create,
+        owner: Some(wanted.owner.clone()),
+        error: None,
     }
 }
 
@@ -229,7 +243,9 @@ async fn play_instance(
     let parameters = PatchParams::default();
     let running = Patch::Merge(pod_status("127.0.0.1"));
     pods.patch_status(instance.name(), &parameters, &running).await?;
-    let status = report(instance, &pod.uid().unwrap_or_default(), primary);
+    let mut status = report(instance, &pod.uid().unwrap_or_default(), primary);
+    let wanted = instance.spec.tablespaces.iter();
+    status.tablespaces = wanted.map(|wanted| tablespace(wanted, &pod, primary)).collect();
     let instances: Api<Instance> = Api::namespaced_with(client.clone(), namespace, &identity);
     let told = Patch::Merge(json!({ "status": status }));
     instances.patch_status(instance.name(), &parameters, &told).await?;

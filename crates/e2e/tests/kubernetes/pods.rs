@@ -65,6 +65,7 @@ fn taken() -> Vec<Value> {
         json!({}),
         json!({"imageName": "postgres:17", "imagePullPolicy": "Never"}),
         json!({"postgresUID": 1000, "postgresGID": 1001}),
+        json!({"tablespaces": [{"name": "Fast_idx", "storage": {"size": "1Gi"}}]}),
         json!({"podSecurityContext": {"fsGroup": 7}, "securityContext": {"runAsUser": 7}}),
         json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "p.json"}}),
         json!({"securityContext": {"readOnlyRootFilesystem": false}}),

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, ResourceExt};
-use matriarch_api::{Identity, ImageCatalog, Instance};
+use matriarch_api::{Cluster, Identity, ImageCatalog, Instance, instance};
 use matriarch_e2e::apiserver::{self, ApiServer};
 use matriarch_e2e::turn;
 use serde_json::{Value, json};
@@ -187,6 +187,64 @@ async fn catalogs_roll(world: &World) -> Result<()> {
     rolled_to(world, "registry.example/b:17").await
 }
 
+/// What the agents are told of tablespaces, one entry for each instance.
+async fn told(world: &World) -> Result<Vec<Vec<instance::Tablespace>>> {
+    let api: Api<Instance> =
+        Api::default_namespaced_with(world.client.clone(), &Identity::Matriarch);
+    let all = api.list(&ListParams::default()).await?.items;
+    Ok(all.into_iter().map(|instance| instance.spec.tablespaces).collect())
+}
+
+/// Waits until every agent is told that there is to be this tablespace, with this owner.
+async fn owned_by(world: &World, owner: &str) -> Result<()> {
+    let name = "fast_idx".to_owned();
+    let wanted = instance::Tablespace { name, owner: owner.to_owned(), create: true };
+    let begun = Instant::now();
+    while told(world).await? != vec![vec![wanted.clone()]; 3] {
+        ensure!(begun.elapsed() < PATIENCE, "{owner}: {:?}", told(world).await?);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    world
+        .wait("the tablespace in the status", |cluster| {
+            let status = cluster.status.clone().unwrap_or_default();
+            status.phase.as_deref() == Some(HEALTHY)
+                && status.tablespaces_status.iter().any(|it| {
+                    it.state.as_deref() == Some("reconciled") && it.owner.as_deref() == Some(owner)
+                })
+        })
+        .await?;
+    Ok(())
+}
+
+/// One is added: its volumes first, then new pods, the primary's last, and then the tablespace. Its
+/// owner is no matter of pods, and it stays.
+async fn tablespaces_roll(world: &World) -> Result<()> {
+    let primary = |cluster: Cluster| cluster.status.and_then(|status| status.current_primary);
+    let last = primary(world.clusters().get("c").await?);
+    let order = tokio::spawn(watch_order(world.client.clone()));
+    let mut fast = json!({"name": "fast_idx", "storage": {"size": "1Gi"}});
+    world.patch(json!({"spec": {"tablespaces": [fast]}})).await?;
+    let order = tokio::time::timeout(PATIENCE, order).await???;
+    ensure!(order.last() == last.as_ref(), "the primary {last:?} is not the last: {order:?}");
+    owned_by(world, "app").await?;
+    let claims: Api<PersistentVolumeClaim> = Api::default_namespaced(world.client.clone());
+    let params = ListParams::default().labels("matriarch.dev/tablespaceName=fast_idx");
+    let mut names: Vec<String> =
+        claims.list(&params).await?.iter().map(ResourceExt::name_any).collect();
+    names.sort();
+    ensure!(names == ["c-1-tbs-fast-idx", "c-2-tbs-fast-idx", "c-3-tbs-fast-idx"], "{names:?}");
+
+    let before = pods(&world.client).await?;
+    fast["owner"] = json!({"name": "ann"});
+    world.patch(json!({"spec": {"tablespaces": [fast]}})).await?;
+    owned_by(world, "ann").await?;
+    let refused = world.patch(json!({"spec": {"tablespaces": null}})).await;
+    let words = format!("{:#}", refused.err().context("a tablespace was taken away")?);
+    ensure!(words.contains("tablespaces cannot be removed"), "{words}");
+    ensure!(pods(&world.client).await? == before, "an owner restarted something");
+    Ok(())
+}
+
 async fn services(client: &Client) -> Result<BTreeMap<String, Service>> {
     let api: Api<Service> = Api::default_namespaced(client.clone());
     let all = api.list(&ListParams::default()).await?.items;
@@ -273,5 +331,6 @@ async fn a_change_of_the_spec_does_what_it_must_and_no_more() -> Result<()> {
     Box::pin(refusals_cost_nothing(&world)).await.context("what Kubernetes refuses")?;
     Box::pin(services_follow(&world)).await.context("managed.services")?;
     Box::pin(catalogs_roll(&world)).await.context("imageCatalogRef")?;
+    Box::pin(tablespaces_roll(&world)).await.context("tablespaces")?;
     world.end().await
 }

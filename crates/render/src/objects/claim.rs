@@ -80,7 +80,14 @@ pub fn bytes(quantity: &str) -> Option<u64> {
 
 /// A claim that is there asks for more.
 pub fn growth(bytes: u64) -> Value {
-    json!({"spec": {"resources": {"requests": {"storage": bytes.to_string()}}}})
+    json!({"spec": {"resources": {"requests": {"storage": quantity(bytes)}}}})
+}
+
+/// As people write it where that is the same.
+fn quantity(bytes: u64) -> String {
+    let units = [(1_u64 << 30, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki")];
+    let whole = units.into_iter().find(|(unit, _)| bytes.is_multiple_of(*unit));
+    whole.map_or_else(|| bytes.to_string(), |(unit, name)| format!("{}{name}", bytes / unit))
 }
 
 /// Labels and owner of a claim that is there.
