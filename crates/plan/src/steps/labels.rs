@@ -12,6 +12,12 @@ pub fn step(world: &World, draft: &mut Draft) {
         // beside an unread Lease proves nothing and is left too (I5 is kept by the EndpointSlice).
         return;
     };
+    // A change of labels changes endpoints of `-ro` and `-primary`, and kube-proxy takes nothing for a
+    // second after a change: `-rw` comes first (traps H1; 0.9 s of a failover were this).
+    let lease = world.lease.known().and_then(|lease| lease.state.as_ref());
+    if lease.is_some_and(|lease| !lease.history_published) {
+        return;
+    }
     for (name, instance) in &world.instances {
         let Some(pod) = instance.pod.known() else { continue };
         let role = if name == holder { PodRole::Primary } else { PodRole::Replica };

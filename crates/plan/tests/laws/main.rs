@@ -460,6 +460,25 @@ fn held_by(container: &str, pod: &str) -> protocol::Lease {
     }
 }
 
+/// kube-proxy waits a second after each change of endpoints (traps H1).
+#[test]
+fn labels_of_a_new_primary_wait_until_it_is_published() {
+    let mut model = healthy(2);
+    model.pod(&name(1), |pod| pod.role = None);
+    let labels = |model: &Model| {
+        let planned = checked(&model.world);
+        actions(&planned).iter().filter(|it| matches!(it, Action::LabelPod { .. })).count()
+    };
+    let with = |model: &mut Model, history_published: bool| {
+        let Seen::Known(lease) = &mut model.world.lease else { panic!("there is a Lease") };
+        lease.state = Some(protocol::Lease { history_published, ..held_by("k", "p") });
+    };
+    with(&mut model, false);
+    assert_eq!(labels(&model), 0);
+    with(&mut model, true);
+    assert_eq!(labels(&model), 1);
+}
+
 fn freed(planned: &Plan) -> Option<protocol::LeaseRecord> {
     actions(planned).into_iter().find_map(|action| {
         if let Action::FreeLease { record, .. } = action { Some(record.clone()) } else { None }

@@ -59,7 +59,8 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn spec(postgresql: &Value) -> Value {
-    json!({"instances": INSTANCES, "postgresql": postgresql})
+    // Each failover leaves a segment of WAL, and wal_keep_size keeps 512 MB of them.
+    json!({"instances": INSTANCES, "postgresql": postgresql, "storage": {"size": "4Gi"}})
 }
 
 async fn time_to_ready(namespace: &Namespace, number: u32) -> Result<Duration> {
