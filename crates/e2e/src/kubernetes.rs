@@ -490,6 +490,8 @@ impl Database<'_> {
     /// # Errors
     /// If it cannot begin.
     pub async fn writer(&self) -> Result<Writer> {
+        // kube-proxy of a node that was cut off may still lead to the former primary.
+        self.answer("select pg_is_in_recovery()", "f").await?;
         let place = self.elsewhere().await?;
         Writer::start_at(&place, &self.connection_string().await?, CLIENT_PATIENCE).await
     }
