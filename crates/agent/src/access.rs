@@ -7,12 +7,11 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use matriarch_api::instance::{Access, SecretNames};
+use matriarch_api::names::SUPERUSER;
 use sha2::{Digest, Sha256};
 
 use crate::postgres::sql::{self, Session, identifier, literal};
 
-/// The role that initdb makes.
-const SUPERUSER: &str = "postgres";
 /// How long a statement may take.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -61,7 +60,7 @@ impl Passwords {
     /// Sets what differs. Returns Secret name → version in use.
     ///
     /// # Errors
-    /// If a Secret cannot be read or PostgreSQL refuses.
+    /// If a Secret cannot be read or PostgreSQL refuses; the other passwords are set all the same.
     pub async fn keep(
         &mut self,
         session: &Session,
@@ -70,14 +69,29 @@ impl Passwords {
         access: &Access,
     ) -> Result<BTreeMap<String, String>, Error> {
         let mut versions = BTreeMap::new();
-        for RolePassword { role, password, version } in read_all(secrets, names, access).await? {
-            self.set(session, &role, Some(&password)).await?;
-            versions.extend([version]);
+        let mut result = Ok(());
+        for (role, name) in roles(names, access) {
+            match self.keep_one(session, secrets, role, name).await {
+                Ok(version) => _ = versions.insert(name.to_owned(), version),
+                Err(error) => result = result.and(Err(error)),
+            }
         }
         if names.superuser.is_none() {
-            self.set(session, SUPERUSER, None).await?;
+            result = result.and(self.set(session, SUPERUSER, None).await);
         }
-        Ok(versions)
+        result.map(|()| versions)
+    }
+
+    async fn keep_one(
+        &mut self,
+        session: &Session,
+        secrets: &Api<Secret>,
+        role: &str,
+        name: &str,
+    ) -> Result<String, Error> {
+        let (password, version) = read(secrets, name).await?;
+        self.set(session, role, Some(&password)).await?;
+        Ok(version)
     }
 
     async fn set(
@@ -104,22 +118,6 @@ impl Passwords {
     }
 }
 
-/// A role and its password.
-pub struct RolePassword {
-    role: String,
-    password: String,
-    /// The name and version of the Secret that it is from.
-    version: (String, String),
-}
-
-impl RolePassword {
-    /// What sets it.
-    #[must_use]
-    pub fn statement(&self) -> String {
-        statement(&self.role, Some(&self.password))
-    }
-}
-
 /// `ALTER ROLE … PASSWORD`. The verifier is kept out of the server's log as well.
 fn statement(role: &str, password: Option<&str>) -> String {
     let verifier = password.map_or_else(
@@ -133,25 +131,30 @@ fn statement(role: &str, password: Option<&str>) -> String {
     )
 }
 
-/// The passwords of all roles that have a Secret.
-///
-/// # Errors
-/// If one cannot be read.
-pub async fn read_all(
+/// Roles whose passwords are in Secrets, with these.
+fn roles<'a>(
+    names: &'a SecretNames,
+    access: &'a Access,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let application = names.application.as_deref().filter(|_| !access.owner.is_empty());
+    [(access.owner.as_str(), application), (SUPERUSER, names.superuser.as_deref())]
+        .into_iter()
+        .filter_map(|(role, name)| Some((role, name?)))
+}
+
+/// What sets the passwords that can be read now; the others are told of by who keeps them all.
+pub async fn statements(
     secrets: &Api<Secret>,
     names: &SecretNames,
     access: &Access,
-) -> Result<Vec<RolePassword>, Error> {
-    let application = names.application.as_ref().filter(|_| !access.owner.is_empty());
-    let roles = [(access.owner.as_str(), application), (SUPERUSER, names.superuser.as_ref())];
-    let mut found = Vec::new();
-    for (role, name) in roles {
-        let Some(name) = name else { continue };
-        let (password, version) = read(secrets, name).await?;
-        let version = (name.clone(), version);
-        found.push(RolePassword { role: role.to_owned(), password, version });
+) -> Vec<String> {
+    let mut statements = Vec::new();
+    for (role, name) in roles(names, access) {
+        if let Ok((password, _)) = read(secrets, name).await {
+            statements.push(statement(role, Some(&password)));
+        }
     }
-    Ok(found)
+    statements
 }
 
 async fn read(secrets: &Api<Secret>, name: &str) -> Result<(String, String), Error> {
@@ -166,4 +169,43 @@ async fn read(secrets: &Api<Secret>, name: &str) -> Result<(String, String), Err
         .and_then(|bytes| String::from_utf8(bytes.0.clone()).ok())
         .ok_or_else(|| Error::Key { name: name.to_owned() })?;
     Ok((password, secret.metadata.resource_version.unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response, StatusCode};
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Secrets of which there is only `app`.
+    fn secrets() -> Api<Secret> {
+        let service = tower::service_fn(|request: Request<Body>| async move {
+            let (code, body) = if request.uri().path().ends_with("/secrets/app") {
+                let data = json!({"password": "c2VjcmV0"});
+                (StatusCode::OK, json!({"metadata": {"name": "app"}, "data": data}))
+            } else {
+                let status = json!({"status": "Failure", "reason": "NotFound", "code": 404});
+                (StatusCode::NOT_FOUND, status)
+            };
+            let mut response = Response::new(Body::from(body.to_string().into_bytes()));
+            *response.status_mut() = code;
+            Ok::<_, std::convert::Infallible>(response)
+        });
+        Api::default_namespaced(kube::Client::new(service, "default"))
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_is_not_there_keeps_no_other_password_from_being_set() {
+        let names = SecretNames {
+            application: Some("app".to_owned()),
+            superuser: Some("superuser".to_owned()),
+            ..SecretNames::default()
+        };
+        let access = Access { owner: "orders".to_owned(), ..Access::default() };
+        let found = statements(&secrets(), &names, &access).await;
+        let [only] = found.as_slice() else { panic!("{found:?}") };
+        assert!(only.contains("ALTER ROLE \"orders\" PASSWORD 'SCRAM-SHA-256$"), "{only}");
+    }
 }

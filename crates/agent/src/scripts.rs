@@ -5,7 +5,7 @@ use kube::Api;
 use matriarch_api::instance::{Initdb, InstanceSpec, KeyReference, KeyReferenceKind};
 use matriarch_api::reasons::failure;
 
-use crate::access::{self, RolePassword};
+use crate::access;
 use crate::driver::context::{Context, Failed};
 use crate::postgres::initdb::Scripts;
 
@@ -19,10 +19,8 @@ pub async fn read(
     options: &Initdb,
 ) -> Result<Scripts, Failed> {
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &context.options.namespace);
-    let passwords = access::read_all(&secrets, &spec.secrets, &spec.access).await;
     Ok(Scripts {
-        // What is missing is told by who sets them all the time.
-        passwords: passwords.unwrap_or_default().iter().map(RolePassword::statement).collect(),
+        passwords: access::statements(&secrets, &spec.secrets, &spec.access).await,
         init: all(context, &options.post_init_sql_refs).await?,
         template: all(context, &options.post_init_template_sql_refs).await?,
         application: all(context, &options.post_init_application_sql_refs).await?,
