@@ -271,8 +271,7 @@ fn instances(
     let account = service_account(objects);
     for object in objects.pods.iter().flatten() {
         let name = object.metadata.name.clone().unwrap_or_default();
-        let locked_out = is_older(&object.metadata, account.as_ref());
-        let pod = Pod { locked_out, ..pod(owner, resolved, object) };
+        let pod = pod(owner, resolved, object, account.as_ref());
         entry(&name, &mut |instance| instance.pod = Seen::Known(pod.clone()));
     }
     for object in objects.instances.iter().flatten() {
@@ -462,7 +461,12 @@ fn is_older(metadata: &ObjectMeta, than: Option<&ObjectMeta>) -> bool {
     pair.is_some_and(|(made, than)| made < than)
 }
 
-fn pod(owner: &Owner<'_>, resolved: &Resolved, object: &PodObject) -> Pod {
+fn pod(
+    owner: &Owner<'_>,
+    resolved: &Resolved,
+    object: &PodObject,
+    account: Option<&ObjectMeta>,
+) -> Pod {
     let metadata = &object.metadata;
     let name = metadata.name.clone().unwrap_or_default();
     let status = object.status.clone().unwrap_or_default();
@@ -495,7 +499,7 @@ fn pod(owner: &Owner<'_>, resolved: &Resolved, object: &PodObject) -> Pod {
         },
         conforms: metadata_conforms(&wanted, metadata),
         brings_own_binary: brings(owner, object),
-        locked_out: false,
+        locked_out: is_older(metadata, account),
         unrecoverable: annotation(&owner.annotation(Annotation::Unrecoverable))
             .is_some_and(|value| value == UNRECOVERABLE),
         node: object.spec.as_ref().and_then(|spec| spec.node_name.clone()),

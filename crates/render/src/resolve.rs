@@ -151,6 +151,17 @@ impl Findings {
         self.all.push(SpecFinding { path: path.to_owned(), message: message.into() });
     }
 
+    /// Of an annotation of ours.
+    pub(crate) fn annotation(
+        &mut self,
+        owner: &Owner<'_>,
+        annotation: Annotation,
+        message: impl Into<String>,
+    ) {
+        let key = owner.annotation(annotation);
+        self.add(&format!("metadata.annotations[{key}]"), message);
+    }
+
     pub(crate) fn block(&mut self, path: &str, message: impl Into<String>) {
         self.blocked = true;
         self.add(path, message);
@@ -193,7 +204,7 @@ pub fn resolve(owner: &Owner<'_>, references: &References) -> Resolved {
             .service_account_name
             .clone()
             .unwrap_or_else(|| names::service_account(owner.name())),
-        restarted_at: annotation(owner, RESTARTED_AT),
+        restarted_at: restarted_at(owner),
         secret_names,
         priorities: user.failover.clone().unwrap_or_default().priority,
         alternative_names: user.certificates.clone().unwrap_or_default().server_alt_dns_names,
@@ -211,33 +222,31 @@ pub fn resolve(owner: &Owner<'_>, references: &References) -> Resolved {
     resolved
 }
 
-fn annotation(owner: &Owner<'_>, key: &str) -> Option<String> {
-    owner.cluster.metadata.annotations.as_ref()?.get(key).cloned()
+fn restarted_at(owner: &Owner<'_>) -> Option<String> {
+    owner.cluster.metadata.annotations.as_ref()?.get(RESTARTED_AT).cloned()
 }
 
 fn fenced(owner: &Owner<'_>, findings: &mut Findings) -> Fenced {
-    let key = owner.annotation(Annotation::FencedInstances);
-    match parse_fenced(&annotation(owner, &key).unwrap_or_default()) {
+    match parse_fenced(owner.given(Annotation::FencedInstances).unwrap_or_default()) {
         Ok(annotations::Fenced::None) => Fenced::None,
         Ok(annotations::Fenced::All) => Fenced::All,
         Ok(annotations::Fenced::Some(names)) => {
             Fenced::Named(names.into_iter().map(InstanceName).collect())
         }
         Err(error) => {
-            findings.add(&format!("metadata.annotations[{key}]"), error.to_string());
+            findings.annotation(owner, Annotation::FencedInstances, error.to_string());
             Fenced::None
         }
     }
 }
 
 fn hibernated(owner: &Owner<'_>, findings: &mut Findings) -> bool {
-    let key = owner.annotation(Annotation::Hibernation);
-    match annotation(owner, &key).as_deref() {
+    match owner.given(Annotation::Hibernation) {
         Some(hibernation::ON) => true,
         Some(hibernation::OFF) | None => false,
         Some(other) => {
             let text = format!("{other:?} is neither \"on\" nor \"off\"");
-            findings.add(&format!("metadata.annotations[{key}]"), text);
+            findings.annotation(owner, Annotation::Hibernation, text);
             false
         }
     }
@@ -245,8 +254,7 @@ fn hibernated(owner: &Owner<'_>, findings: &mut Findings) -> bool {
 
 fn planner_spec(owner: &Owner<'_>, resolved: &Resolved, fenced: Fenced, hibernated: bool) -> Spec {
     let user = &owner.cluster.spec;
-    let paused = annotation(owner, &owner.annotation(Annotation::ReconciliationLoop))
-        .is_some_and(|value| value == RECONCILIATION_DISABLED);
+    let paused = owner.given(Annotation::ReconciliationLoop) == Some(RECONCILIATION_DISABLED);
     Spec {
         cluster: owner.name().to_owned(),
         instances: u32::try_from(user.instances.unwrap_or(1)).unwrap_or(1),

@@ -66,6 +66,19 @@ pub fn new(
     wal_volume: bool,
     tablespaces: &BTreeSet<String>,
 ) -> Value {
+    let mut pod = unpatched(owner, resolved, instance, wal_volume, tablespaces);
+    // One that cannot be applied was found when the spec was resolved, and no pod is made then.
+    let _found = patch(owner, &mut pod);
+    pod
+}
+
+fn unpatched(
+    owner: &Owner<'_>,
+    resolved: &Resolved,
+    instance: &str,
+    wal_volume: bool,
+    tablespaces: &BTreeSet<String>,
+) -> Value {
     let mut metadata = metadata(owner, resolved, instance);
     if !metadata["annotations"].is_object() {
         metadata["annotations"] = json!({});
@@ -73,15 +86,12 @@ pub fn new(
     for (key, value) in made_from(owner, resolved) {
         metadata["annotations"][key] = value;
     }
-    let mut pod = json!({
+    json!({
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata,
         "spec": spec(owner, resolved, instance, wal_volume, tablespaces),
-    });
-    // One that cannot be applied was found when the spec was resolved, and no pod is made then.
-    let _found = patch(owner, &mut pod);
-    pod
+    })
 }
 
 /// Applies the user's JSON Patch (annotation `podPatch`), whole or not at all.
@@ -98,13 +108,8 @@ fn patch(owner: &Owner<'_>, pod: &mut Value) -> Result<(), String> {
 /// What is wrong with it.
 pub fn try_patch(owner: &Owner<'_>, resolved: &Resolved) -> Result<(), String> {
     let name = format!("{}-1", owner.name());
-    let mut pod = json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": metadata(owner, resolved, &name),
-        "spec": spec(owner, resolved, &name, resolved.wal_volume, &resolved.tablespaces),
-    });
-    let before = pod.clone();
+    let before = unpatched(owner, resolved, &name, resolved.wal_volume, &resolved.tablespaces);
+    let mut pod = before.clone();
     patch(owner, &mut pod)?;
     for path in ["/apiVersion", "/kind", "/metadata/name", "/metadata/namespace"] {
         if pod.pointer(path) != before.pointer(path) {

@@ -35,17 +35,15 @@ pub(super) fn are_kept(owner: &Owner<'_>) -> bool {
 
 /// Finds what would make no pod.
 pub(super) fn check(owner: &Owner<'_>, resolved: &Resolved, findings: &mut Findings) {
-    let mut add = |annotation: Annotation, message: String| {
-        findings.add(&format!("metadata.annotations[{}]", owner.annotation(annotation)), message);
-    };
     if let Err(why) = pod::try_patch(owner, resolved) {
-        add(Annotation::PodPatch, why);
+        findings.annotation(owner, Annotation::PodPatch, why);
     }
     if let Some(text) = owner.given(Annotation::CoredumpFilter)
         && !is_filter(text)
     {
         let example = "write it as the kernel takes it, as in 0x31";
-        add(Annotation::CoredumpFilter, format!("{text:?} is no mask of memory: {example}"));
+        let message = format!("{text:?} is no mask of memory: {example}");
+        findings.annotation(owner, Annotation::CoredumpFilter, message);
     }
 }
 

@@ -330,6 +330,11 @@ fn a_patch_is_on_each_pod_and_its_change_makes_new_ones() {
     let environment = pod["spec"]["containers"][0]["env"].as_array().unwrap();
     assert_eq!(environment.last(), Some(&json!({"name": "TZ", "value": "UTC"})));
     assert_eq!(patched.changed_since(&stamp(&json!({}))), ["podPatch"]);
+
+    let add = r#"[{"op": "add", "path": "/metadata/annotations/team", "value": "orders"}]"#;
+    let (pod, _, found) = annotated("podPatch", add);
+    assert_eq!(found, Vec::<String>::new());
+    assert_eq!(pod["metadata"]["annotations"]["team"], "orders");
 }
 
 #[test]
@@ -339,6 +344,8 @@ fn a_patch_that_makes_no_pod_of_ours_is_refused_with_the_reason() {
         (r#"[{"op": "remove", "path": "/spec/nothing"}]"#, "cannot be applied"),
         (r#"[{"op": "replace", "path": "/metadata/name", "value": "x"}]"#, "/metadata/name"),
         (r#"[{"op": "remove", "path": "/metadata/labels"}]"#, "labels"),
+        // What the pod was made from would be unknown, and the pod made anew for ever.
+        (r#"[{"op": "remove", "path": "/metadata/annotations"}]"#, "annotations"),
         (r#"[{"op": "replace", "path": "/spec/containers/0/name", "value": "x"}]"#, "container"),
     ] {
         let (_, _, found) = annotated("podPatch", patch);
