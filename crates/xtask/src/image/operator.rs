@@ -23,19 +23,11 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Makes `operator.tar` in `directory`, or `operator-<tag>.tar` with a program that says that it is
 /// the version `tag`.
 pub fn make(build: Build, tag: Option<&str>, directory: &Path) -> Result<()> {
-    let name = tag.map_or_else(|| "operator".to_owned(), |tag| format!("operator-{tag}"));
-    let out = directory.join(format!("{name}.tar"));
-    once(&out, &inputs(build, &paths::workspace())?, || {
-        let program = suite::program(build, tag)?;
-        let root = directory.join(format!("{name}.root"));
-        remove(&root)?;
-        let tag = tag.unwrap_or(VERSION);
-        let image = format!("localhost/matriarch/operator:{tag}");
-        let made = fill(&root, &program)
-            .and_then(|()| require_version(&root, tag))
-            .and_then(|()| archive(&root, &image, &out, &config()));
-        remove(&root)?;
-        made
+    let name = tag.map_or_else(|| "operator.tar".to_owned(), |tag| format!("operator-{tag}.tar"));
+    let version = tag.unwrap_or(VERSION);
+    archive_once(build, &directory.join(name), version, |root| {
+        fill(root, &suite::program(build, tag)?)?;
+        require_version(root, version)
     })
 }
 
@@ -43,15 +35,25 @@ pub fn make(build: Build, tag: Option<&str>, directory: &Path) -> Result<()> {
 /// that it has another digest. That is what tells operators and agents two versions apart, and takes
 /// seconds where a compiler takes minutes.
 pub fn make_next(build: Build, directory: &Path) -> Result<()> {
-    let out = directory.join(NEXT);
-    once(&out, &inputs(build, &paths::workspace())?, || {
-        let program = suite::program(build, None)?;
-        let root = directory.join("operator-next.root");
+    archive_once(build, &directory.join(NEXT), "next", |root| {
+        fill(root, &suite::program(build, None)?)?;
+        lengthen(&root.join("matriarch"))?;
+        require_version(root, VERSION)
+    })
+}
+
+/// Makes the archive of the operator's image with this tag from what is put into its root.
+fn archive_once(
+    build: Build,
+    out: &Path,
+    tag: &str,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    once(out, &inputs(build, &paths::workspace())?, || {
+        let root = out.with_extension("root");
         remove(&root)?;
-        let made = fill(&root, &program)
-            .and_then(|()| lengthen(&root.join("matriarch")))
-            .and_then(|()| require_version(&root, VERSION))
-            .and_then(|()| archive(&root, "localhost/matriarch/operator:next", &out, &config()));
+        let image = format!("localhost/matriarch/operator:{tag}");
+        let made = fill(&root).and_then(|()| archive(&root, &image, out, &config()));
         remove(&root)?;
         made
     })
