@@ -259,7 +259,9 @@ async fn a_cluster_lives_its_life() -> Result<()> {
         .await?;
     assert_ne!(pods.get("c-2").await?.uid(), old, "the pod was not replaced");
 
-    // The API takes no token any more of those who ran as the ServiceAccount before.
+    // The API takes no token any more of those who ran as the ServiceAccount before. Kubernetes
+    // notes when objects were made in whole seconds.
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let old = [pods.get("c-1").await?.uid(), pods.get("c-2").await?.uid()];
     comes_back::<ServiceAccount>(client, NAMESPACE, "c").await?;
     let begun = std::time::Instant::now();
