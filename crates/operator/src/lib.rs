@@ -25,6 +25,7 @@ mod own_image;
 mod pass;
 mod readiness;
 mod record;
+mod requests;
 mod serve;
 mod watch;
 

@@ -22,7 +22,7 @@ use crate::execute::Executor;
 use crate::gather;
 use crate::metrics::{Metrics, PassOutcome};
 use crate::record::{self, Written};
-use crate::{Options, Work};
+use crate::{Options, Work, requests};
 
 /// How soon to look again after something was done of which no watch tells (Secrets).
 const AFTER_ACTION: Duration = Duration::from_millis(500);
@@ -84,7 +84,7 @@ impl Passes {
     /// Nothing has been done yet.
     pub fn new(work: &Work, recorder: Recorder, ended: Ended) -> Self {
         Self {
-            client: work.client.clone(),
+            client: requests::in_turn(&work.client),
             options: work.options.clone(),
             offer: work.offer.clone(),
             upgrading: Mutex::default(),
