@@ -35,6 +35,9 @@ pub fn defaults(major: Major) -> BTreeMap<String, String> {
             ("wal_level", "logical"),
             ("wal_log_hints", "on"),
             ("wal_receiver_timeout", "5s"),
+            // PostgreSQL's own is 5 s, and with `required` nobody can write for so long when the
+            // standby's first attempt comes before the new primary is up.
+            ("wal_retrieve_retry_interval", "500ms"),
             ("wal_sender_timeout", "5s"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned())),

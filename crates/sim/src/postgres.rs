@@ -5,12 +5,16 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::{
-    Micros,
+    Micros, SECOND,
     wal::{Branch, Commit, Place},
 };
 
 /// Bytes of a shutdown or end-of-recovery checkpoint with its page overhead.
 pub(crate) const CHECKPOINT_BYTES: u64 = 120;
+/// `wal_sender_timeout` and `wal_receiver_timeout`, as every server has them by default.
+pub(crate) const REPLICATION_TIMEOUT: Micros = 5 * SECOND;
+/// `wal_retrieve_retry_interval`, likewise.
+pub(crate) const RECEIVER_RETRY: Micros = SECOND / 2;
 
 /// What state the files of a directory are in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,4 +165,27 @@ pub(crate) struct Connection {
     pub(crate) last_reply: Micros,
     pub(crate) standby_heard: Micros,
     pub(crate) primary_heard: Micros,
+}
+
+#[cfg(test)]
+mod tests {
+    use matriarch_pg::parameters::{defaults, units};
+    use matriarch_pg::version::Major;
+
+    use super::*;
+
+    #[test]
+    fn the_model_waits_as_long_as_servers_do() {
+        for major in Major::ALL {
+            for (name, modelled) in [
+                ("wal_receiver_timeout", REPLICATION_TIMEOUT),
+                ("wal_retrieve_retry_interval", RECEIVER_RETRY),
+                ("wal_sender_timeout", REPLICATION_TIMEOUT),
+            ] {
+                let ours = defaults(major).remove(name);
+                let ours = ours.and_then(|text| units::parse_time(&text, 1_000));
+                assert_eq!(ours, Some(modelled), "{name} of PostgreSQL {major}");
+            }
+        }
+    }
 }

@@ -5,18 +5,14 @@ use std::collections::VecDeque;
 use crate::{
     Micros, SECOND,
     postgres::{
-        CHECKPOINT_BYTES, Connection, Directory, Files, Names, Pending, Phase, Role, Server,
+        CHECKPOINT_BYTES, Connection, Directory, Files, Names, Pending, Phase, RECEIVER_RETRY,
+        REPLICATION_TIMEOUT, Role, Server,
     },
     settings::ModelMutant,
     story,
     wal::{Commit, Place},
     world::{Event, World},
 };
-
-/// `wal_sender_timeout` and `wal_receiver_timeout`, as the agent sets them.
-const REPLICATION_TIMEOUT: Micros = 5 * SECOND;
-/// `wal_retrieve_retry_interval`, as the agent sets it.
-const RECEIVER_RETRY: Micros = SECOND / 2;
 
 /// Why a server cannot be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
