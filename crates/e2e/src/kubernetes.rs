@@ -287,6 +287,17 @@ impl Namespace {
         Ok(database)
     }
 
+    /// Creates a Cluster and waits until all of its instances are healthy.
+    ///
+    /// # Errors
+    /// The API's, or if it does not come up.
+    pub async fn healthy(&self, name: &str, spec: Value) -> Result<Database<'_>> {
+        let instances = spec["instances"].as_u64().context("the spec names no instances")?;
+        let database = self.cluster(name, spec).await?;
+        database.healthy(usize::try_from(instances)?).await.with_context(|| name.to_owned())?;
+        Ok(database)
+    }
+
     /// A Cluster that is there.
     #[must_use]
     pub fn existing(&self, name: &str) -> Database<'_> {

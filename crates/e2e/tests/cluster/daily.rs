@@ -35,8 +35,7 @@ pub async fn plugin(database: &Database<'_>, words: &[&str]) -> Result<String> {
 #[ignore = "needs a Kubernetes: cargo xtask e2e"]
 async fn smoke_a_pod_connects_with_the_secret_of_the_application() -> Result<()> {
     Namespace::with("connect", async |namespace| {
-        let database = namespace.cluster("db", json!({"instances": 2})).await?;
-        database.healthy(2).await?;
+        let database = namespace.healthy("db", json!({"instances": 2})).await?;
         let script = "exec psql -XAtc \"select current_user, ssl, version from pg_stat_ssl \
                       where pid = pg_backend_pid()\"";
         let from =
@@ -89,8 +88,7 @@ async fn smoke_a_pod_connects_with_the_secret_of_the_application() -> Result<()>
 #[ignore = "needs a Kubernetes: cargo xtask e2e"]
 async fn smoke_scale_reload_restart_and_promote() -> Result<()> {
     Namespace::with("daily", async |namespace| {
-        let database = namespace.cluster("db", json!({"instances": 3})).await?;
-        database.healthy(3).await?;
+        let database = namespace.healthy("db", json!({"instances": 3})).await?;
         let writer = database.writer().await?;
         for instances in [5, 2, 3] {
             database.change(json!({"spec": {"instances": instances}})).await?;
@@ -125,8 +123,7 @@ async fn smoke_scale_reload_restart_and_promote() -> Result<()> {
 #[ignore = "needs a Kubernetes: cargo xtask e2e"]
 async fn smoke_fenced_and_hibernated() -> Result<()> {
     Namespace::with("rest", async |namespace| {
-        let database = namespace.cluster("db", json!({"instances": 3})).await?;
-        database.healthy(3).await?;
+        let database = namespace.healthy("db", json!({"instances": 3})).await?;
         let writer = database.writer().await?;
         let standby = database.standby().await?;
         plugin(&database, &["fencing", "on", "db", &standby]).await?;
@@ -159,8 +156,7 @@ async fn smoke_full_volume_grows() -> Result<()> {
             "cannot connect to PostgreSQL's local socket",
             "the old data directory is kept",
         ]);
-        let database = namespace.cluster("db", json!({"instances": 2})).await?;
-        database.healthy(2).await?;
+        let database = namespace.healthy("db", json!({"instances": 2})).await?;
         let writer = database.writer().await?;
         // Not compressed: it has to take place.
         database.sql("create table filler (content text storage external)").await?;

@@ -18,8 +18,7 @@ async fn smoke_every_layout_runs() -> Result<()> {
         ];
         for (name, mut spec) in layouts {
             spec["instances"] = json!(1);
-            let database = namespace.cluster(name, spec).await?;
-            database.healthy(1).await.context(name)?;
+            let database = namespace.healthy(name, spec).await?;
             let user = database.sql("select current_user").await.context(name)?;
             ensure!(user == "app", "{name}: {user}");
             database.api().delete(name, &Default::default()).await?;
@@ -33,8 +32,7 @@ async fn smoke_every_layout_runs() -> Result<()> {
 #[ignore = "needs a Kubernetes: cargo xtask e2e"]
 async fn smoke_image_changes_one_pod_at_a_time() -> Result<()> {
     Namespace::with("image", async |namespace| {
-        let database = namespace.cluster("db", json!({"instances": 3})).await?;
-        database.healthy(3).await?;
+        let database = namespace.healthy("db", json!({"instances": 3})).await?;
         let writer = database.writer().await?;
         let image = "localhost/matriarch/postgresql:17-next";
         database.change(json!({"spec": {"imageName": image}})).await?;

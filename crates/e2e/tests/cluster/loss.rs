@@ -41,8 +41,7 @@ fn number(node: &str) -> &str {
 #[ignore = "needs a Kubernetes: cargo xtask e2e"]
 async fn smoke_pod_of_the_primary_is_force_deleted() -> Result<()> {
     Namespace::with("force-deleted", async |namespace| {
-        let database = namespace.cluster("db", synchronous()).await?;
-        database.healthy(3).await?;
+        let database = namespace.healthy("db", synchronous()).await?;
         let writer = database.writer().await?;
         sleep(Duration::from_secs(2)).await;
         let primary = database.primary().await?;
@@ -67,8 +66,7 @@ async fn smoke_pod_of_the_primary_is_force_deleted() -> Result<()> {
 async fn alone_smoke_node_of_the_primary_is_cut_and_healed() -> Result<()> {
     Namespace::with("cut", async |namespace| {
         namespace.expect_warnings(&NO_API);
-        let database = namespace.cluster("db", synchronous()).await?;
-        database.healthy(3).await?;
+        let database = namespace.healthy("db", synchronous()).await?;
         let writer = database.writer().await?;
         sleep(Duration::from_secs(2)).await;
         let primary = database.primary().await?;
@@ -88,10 +86,8 @@ async fn alone_smoke_node_of_the_primary_is_cut_and_healed() -> Result<()> {
 #[ignore = "needs a Kubernetes: cargo xtask e2e"]
 async fn alone_each_node_is_drained() -> Result<()> {
     Namespace::with("drained", async |namespace| {
-        let database = namespace.cluster("db", json!({"instances": 3})).await?;
-        let single = namespace.cluster("single", json!({"instances": 1})).await?;
-        database.healthy(3).await?;
-        single.healthy(1).await?;
+        let database = namespace.healthy("db", json!({"instances": 3})).await?;
+        let single = namespace.healthy("single", json!({"instances": 1})).await?;
         let writer = database.writer().await?;
         let kubernetes = namespace.kubernetes();
         let kubectl = kubernetes.tool("kubectl")?;
@@ -113,8 +109,7 @@ async fn alone_each_node_is_drained() -> Result<()> {
 #[ignore = "needs a Kubernetes: cargo xtask e2e"]
 async fn alone_smoke_primary_is_killed_while_no_operator_runs() -> Result<()> {
     Namespace::with("no-operator", async |namespace| {
-        let database = namespace.cluster("db", synchronous()).await?;
-        database.healthy(3).await?;
+        let database = namespace.healthy("db", synchronous()).await?;
         let writer = database.writer().await?;
         let primary = database.primary().await?;
         let holder = database.sql("select pg_backend_pid()").await;
@@ -140,8 +135,7 @@ async fn alone_smoke_primary_is_killed_while_no_operator_runs() -> Result<()> {
 async fn alone_api_server_is_away_for_two_minutes() -> Result<()> {
     Namespace::with("no-api", async |namespace| {
         namespace.expect_warnings(&NO_API);
-        let database = namespace.cluster("db", synchronous()).await?;
-        database.healthy(3).await?;
+        let database = namespace.healthy("db", synchronous()).await?;
         let writer = database.writer().await?;
         let kubernetes = namespace.kubernetes();
         kubernetes.verb(&["stop-api"]).await?;
@@ -162,8 +156,7 @@ async fn alone_api_server_is_away_for_two_minutes() -> Result<()> {
 async fn alone_node_of_the_primary_is_lost_for_good() -> Result<()> {
     Namespace::with("lost", async |namespace| {
         namespace.expect_warnings(&NO_API);
-        let database = namespace.cluster("db", synchronous()).await?;
-        database.healthy(3).await?;
+        let database = namespace.healthy("db", synchronous()).await?;
         let writer = database.writer().await?;
         let primary = database.primary().await?;
         let node = database.node_of(&primary).await?;

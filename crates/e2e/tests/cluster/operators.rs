@@ -103,8 +103,7 @@ async fn install(kubernetes: &Kubernetes, version: &str) -> Result<()> {
 #[ignore = "needs a Kubernetes: cargo xtask e2e"]
 async fn smoke_every_object_that_is_deleted_comes_back() -> Result<()> {
     Namespace::with("deleted", async |namespace| {
-        let database = namespace.cluster("db", json!({"instances": 3})).await?;
-        database.healthy(3).await?;
+        let database = namespace.healthy("db", json!({"instances": 3})).await?;
         let writer = database.writer().await?;
         let client = namespace.kubernetes().client();
         for kind in &owned::KINDS {
@@ -129,8 +128,7 @@ async fn smoke_every_object_that_is_deleted_comes_back() -> Result<()> {
 #[ignore = "needs a Kubernetes: cargo xtask e2e"]
 async fn alone_leader_of_two_operators_dies_in_a_rollout() -> Result<()> {
     Namespace::with("two-operators", async |namespace| {
-        let database = namespace.cluster("db", json!({"instances": 3})).await?;
-        database.healthy(3).await?;
+        let database = namespace.healthy("db", json!({"instances": 3})).await?;
         let writer = database.writer().await?;
         let client = namespace.kubernetes().client().clone();
         let leases: Api<Lease> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
@@ -166,8 +164,7 @@ async fn alone_smoke_operator_is_upgraded_and_taken_back() -> Result<()> {
     Namespace::with("upgraded", async |namespace| {
         namespace.expect_warnings(&[NOT_YET]);
         let kubernetes = namespace.kubernetes();
-        let database = namespace.cluster("db", json!({"instances": 3})).await?;
-        database.healthy(3).await?;
+        let database = namespace.healthy("db", json!({"instances": 3})).await?;
         let first = replaced(&database, "").await?;
         let writer = database.writer().await?;
         let (before, primary) = (pods(&database).await?, database.primary().await?);
@@ -177,8 +174,7 @@ async fn alone_smoke_operator_is_upgraded_and_taken_back() -> Result<()> {
             let second = replaced(&database, &first).await?;
             database.healthy(3).await?;
             // A cluster that this version makes is of this version from the start.
-            let young = namespace.cluster("young", json!({"instances": 1})).await?;
-            young.healthy(1).await?;
+            let young = namespace.healthy("young", json!({"instances": 1})).await?;
             install(kubernetes, env!("CARGO_PKG_VERSION")).await?;
             let third = replaced(&database, &second).await?;
             ensure!(third == first, "the agents are neither of the versions: {third}");
@@ -266,8 +262,7 @@ async fn helm_serves(namespace: &Namespace) -> Result<()> {
     let kubernetes = namespace.kubernetes();
     let verb = ["install", "--create-namespace"];
     chart(kubernetes, &verb, env!("CARGO_PKG_VERSION"), namespace.name()).await?;
-    let database = namespace.cluster("db", json!({"instances": 2})).await?;
-    database.healthy(2).await?;
+    let database = namespace.healthy("db", json!({"instances": 2})).await?;
     let (first, writer) = (replaced(&database, "").await?, database.writer().await?);
     let before = pods(&database).await?;
     chart(kubernetes, &["upgrade"], NEXT, namespace.name()).await?;

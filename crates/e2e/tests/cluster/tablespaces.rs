@@ -43,8 +43,7 @@ async fn claims(namespace: &Namespace) -> Result<Vec<(String, String)>> {
 async fn smoke_tablespaces_are_added_copied_and_grown() -> Result<()> {
     Namespace::with("tablespaces", async |namespace| {
         let spec = json!({"instances": 2, "tablespaces": [tablespace("fast_idx", "256Mi")]});
-        let database = namespace.cluster("db", spec).await?;
-        database.healthy(2).await?;
+        let database = namespace.healthy("db", spec).await?;
         reconciled(&database, &["fast_idx"]).await?;
         let place = "select pg_tablespace_location(oid) from pg_tablespace \
                      where spcname = 'fast_idx'";

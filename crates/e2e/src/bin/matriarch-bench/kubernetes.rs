@@ -65,8 +65,7 @@ fn spec(postgresql: &Value) -> Value {
 
 async fn time_to_ready(namespace: &Namespace, number: u32) -> Result<Duration> {
     let begun = Instant::now();
-    let database = namespace.cluster(&format!("ready{number}"), spec(&json!({}))).await?;
-    database.healthy(INSTANCES).await?;
+    let database = namespace.healthy(&format!("ready{number}"), spec(&json!({}))).await?;
     let took = begun.elapsed();
     remove(&database).await?;
     Ok(took)
@@ -131,8 +130,7 @@ impl<'a> Nodes<'a> {
         events: &'a [Event],
         postgresql: Value,
     ) -> Result<Self> {
-        let database = namespace.cluster(name, spec(&postgresql)).await?;
-        database.healthy(INSTANCES).await?;
+        let database = namespace.healthy(name, spec(&postgresql)).await?;
         Ok(Self { database, events, cut: None })
     }
 
