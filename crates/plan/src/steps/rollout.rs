@@ -9,7 +9,7 @@ use crate::memory::{Switchover, SwitchoverReason};
 use crate::report::{Activity, Block, Did, Step, StepReport, Wait};
 use crate::spec::{UpdateMethod, UpdateStrategy};
 use crate::steps::{Draft, StageOrder, View};
-use crate::world::{InstanceName, Report, State};
+use crate::world::{InstanceName, Report, Role, State};
 
 /// What an instance needs to be as the spec says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,8 +57,10 @@ fn advance(view: &View<'_>, draft: &mut Draft, report: &mut StepReport) {
     let holder = view.holder();
     // What does not serve and is not as the spec says comes first: a mended spec must reach the
     // instances that the bad one broke (I16).
-    let broken = needs.iter().find(|(name, _)| Some(name) != holder && !view.is_ready(name));
-    if let Some((name, need)) = broken.cloned() {
+    let broken = needs.iter().filter(|(name, _)| {
+        Some(name) != holder && !serves(view, name) && !writes_the_lease_again(view, name)
+    });
+    if let Some((name, need)) = broken.min_by_key(|(name, _)| was_primary(view, name)).cloned() {
         carry_out(draft, view, &name, &need, report);
         return;
     }
@@ -79,6 +81,31 @@ fn advance(view: &View<'_>, draft: &mut Draft, report: &mut StepReport) {
         return;
     }
     choose(view, draft, &needs, report);
+}
+
+/// It does what it is there for. Where nobody holds the Lease that takes a token that the API takes:
+/// without one an instance neither writes the Lease nor elects.
+fn serves(view: &View<'_>, name: &InstanceName) -> bool {
+    view.is_ready(name) && (view.holder().is_some() || !is_locked_out(view, name))
+}
+
+fn is_locked_out(view: &View<'_>, name: &InstanceName) -> bool {
+    let pod = view.instance(name).and_then(|instance| instance.pod.known());
+    pod.is_some_and(|pod| pod.locked_out)
+}
+
+/// The last that was heard of it.
+fn was_primary(view: &View<'_>, name: &InstanceName) -> bool {
+    let said = view.instance(name).and_then(|instance| instance.report.last());
+    said.is_some_and(|said| said.role == Role::Primary)
+}
+
+/// The Lease is gone, and this is the one that holds the right all the same: rule 7d. Whoever asks
+/// the Lease alone takes it for a standby that may be replaced before the others.
+fn writes_the_lease_again(view: &View<'_>, name: &InstanceName) -> bool {
+    let runs = view.instance(name).and_then(|it| it.pod.known()).is_some_and(|pod| pod.running);
+    let gone = view.world.lease.known().is_none_or(|lease| !lease.filled);
+    gone && runs && was_primary(view, name) && !is_locked_out(view, name)
 }
 
 /// All serve: the primary first if standbys depend on its smaller values, else standbys first.

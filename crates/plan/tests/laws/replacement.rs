@@ -1,6 +1,6 @@
 //! Instances that a person wants made anew on new volumes.
 
-use matriarch_plan::InstanceName;
+use matriarch_plan::{InstanceName, Seen};
 use matriarch_plan::action::Action;
 use matriarch_plan::report::{Block, ReplacementBlock};
 
@@ -106,6 +106,11 @@ fn pods_without_a_token_are_replaced_and_the_primary_last() {
     for serial in 1..=3 {
         model.pod(&name(serial), |pod| pod.locked_out = true);
     }
+    assert_eq!(replaced(&mut model), [name(2), name(3), name(1)]);
+}
+
+/// Whose pods are replaced, one at a time, in the rounds to come.
+fn replaced(model: &mut Model) -> Vec<InstanceName> {
     let mut replaced = Vec::new();
     for _ in 0..ROUNDS {
         let planned = checked(&model.world);
@@ -119,7 +124,31 @@ fn pods_without_a_token_are_replaced_and_the_primary_last() {
         model.execute(&planned, usize::MAX);
         model.live();
     }
-    assert_eq!(replaced, [name(2), name(3), name(1)]);
+    replaced
+}
+
+/// Both ServiceAccount and Lease were deleted on a real Kubernetes: the primary was replaced as a
+/// standby that is not ready, and then its replacement was waited for, which only the last one of
+/// the old pods kept from being elected.
+#[test]
+fn pods_without_a_token_are_all_replaced_where_the_lease_is_gone_too() {
+    let mut model = healthy(3);
+    for serial in 1..=3 {
+        model.pod(&name(serial), |pod| pod.locked_out = true);
+    }
+    model.world.lease = Seen::Absent;
+    // Nobody holds the Lease, but PostgreSQL runs on as it did.
+    assert_eq!(replaced(&mut model), [name(2), name(3), name(1)]);
+}
+
+/// It is the primary that writes the Lease again (docs/ha-protocol.md, rule 7d).
+#[test]
+fn who_was_primary_is_no_standby_to_be_replaced_while_the_lease_is_gone() {
+    let mut model = healthy(3);
+    model.world.lease = Seen::Absent;
+    model.spec().pod_stamp = stamp("another image");
+    model.live();
+    assert_eq!(replaced(&mut model), [name(2), name(3)]);
 }
 
 #[test]
