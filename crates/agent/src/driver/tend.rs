@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::{Secret, SecretKeySelector};
 use kube::Api;
 use matriarch_api::causes::chain;
 use matriarch_api::instance::{InstanceSpec, Tablespace, TablespaceReport};
-use matriarch_plan::protocol::{Lsn, PostgresState};
+use matriarch_api::reasons::failure;
+use matriarch_plan::protocol::{Lsn, PostgresState, Receiver};
 use tokio::sync::watch;
 
 use super::context::{Context, Failed, with};
@@ -17,6 +18,7 @@ use super::link::Postmaster;
 use super::observe::Seen;
 use super::operation;
 use super::slots::SlotCopies;
+use super::wal;
 use crate::access::Passwords;
 use crate::certificates::{self, Material};
 use crate::configuration::Accepted;
@@ -107,6 +109,10 @@ fn is_primary(seen: &Seen) -> bool {
     seen.observation.state == PostgresState::Primary
 }
 
+fn is_streaming(seen: &Seen) -> bool {
+    matches!(seen.observation.receiver, Receiver::Streaming { .. })
+}
+
 impl Tender {
     /// Runs for as long as the agent lives.
     pub async fn run(mut self) {
@@ -170,6 +176,11 @@ impl Tender {
             self.slots(state, spec, primary).await;
             state.copies.pass(&self.context, &self.peers, &known, primary).await;
         }
+        if running && !primary && !is_streaming(&seen) {
+            let full = wal::lack_of_room(&self.context.options.root);
+            let full = full.map(|why| Failed::because(failure::DISK_FULL, why));
+            tended.failure = tended.failure.or(full);
+        }
         self.tended.send_if_modified(|present| {
             let changed = *present != tended;
             *present = tended;
@@ -221,7 +232,6 @@ impl Tender {
         spec: &InstanceSpec,
         tended: &mut Tended,
     ) -> Result<(), Failed> {
-        use matriarch_api::reasons::failure;
         let fresh = state.passwords_for.as_ref().is_some_and(|(set_for, at)| {
             set_for.secrets == spec.secrets
                 && set_for.access == spec.access
@@ -253,7 +263,6 @@ impl Tender {
 
     /// Reads the password for LDAP anew where that is due.
     async fn ldap(&self, state: &mut State, spec: &InstanceSpec) -> Result<(), Failed> {
-        use matriarch_api::reasons::failure;
         let reference = ldap::reference(spec.configuration.ldap.as_ref());
         let Some(reference) = reference else { return Ok(()) };
         let fresh = state
@@ -422,7 +431,6 @@ impl Tender {
 }
 
 fn certificate(error: &certificates::Error) -> Failed {
-    use matriarch_api::reasons::failure;
     let reason =
         if error.is_missing() { failure::SECRET_MISSING } else { failure::CERTIFICATE_INVALID };
     Failed::new(reason, error)

@@ -52,6 +52,24 @@ fn pg_wal(root: &Root) -> PathBuf {
     root.pgdata().join("pg_wal")
 }
 
+/// Why a standby cannot write what it receives, if nothing more fits onto its volume.
+pub fn lack_of_room(root: &Root) -> Option<String> {
+    let size = control(root).ok()?.segment_size;
+    lack_of_room_for(size.bytes(), &pg_wal(root))
+}
+
+/// PostgreSQL makes a segment whole before it writes into it.
+fn lack_of_room_for(segment: u64, directory: &Path) -> Option<String> {
+    let volume = rustix::fs::statvfs(directory).ok()?;
+    let free = volume.f_bavail.saturating_mul(volume.f_frsize);
+    (free < segment).then(|| {
+        format!(
+            "the volume of WAL is full: {free} bytes are free, and a segment takes {segment}. This \
+             standby receives nothing until spec.storage.size (or walStorage.size) is larger"
+        )
+    })
+}
+
 /// What stands in a history file of ours; PostgreSQL's own have a line for each ancestor.
 const TAKEN: &str = "# matriarch: this timeline number is taken by another instance\n";
 
@@ -158,5 +176,19 @@ fn follow(root: &Root, control: &ControlData, timeline: TimelineId, from: Lsn) -
                 start = keep;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_is_full_when_no_segment_fits() {
+        let directory = std::env::temp_dir();
+        assert_eq!(lack_of_room_for(1, &directory), None);
+        let told = lack_of_room_for(u64::MAX, &directory).unwrap();
+        assert!(told.contains("spec.storage.size"), "{told}");
+        assert_eq!(lack_of_room_for(u64::MAX, &directory.join("no such directory")), None);
     }
 }
