@@ -36,6 +36,11 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// The level that runs with every change.
+    pub fn smoke() -> Self {
+        Self { filter: None, smoke: true, installed: false, shipped: false }
+    }
+
     fn build(&self) -> Build {
         if self.shipped { Build::Shipped } else { Build::Tested }
     }

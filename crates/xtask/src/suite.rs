@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{command, e2e, paths, setup};
+use crate::setup::release::{OLDEST, RELEASES};
+use crate::{command, e2e, kube, paths, setup};
 
 /// One step: its name and what it runs.
 struct Step {
@@ -14,11 +15,13 @@ struct Step {
     run: fn() -> Result<()>,
 }
 
-const STEPS: [Step; 4] = [
+const STEPS: [Step; 6] = [
     Step { name: "format", run: || cargo(&["fmt", "--all", "--check"]) },
     Step { name: "tidy", run: crate::tidy::run },
     Step { name: "build", run: build },
     Step { name: "tests", run: tests },
+    Step { name: "oldest", run: oldest },
+    Step { name: "cluster", run: cluster },
 ];
 
 /// Runs all steps, or those whose name contains `filter`.
@@ -56,7 +59,10 @@ pub fn run_in_ci() -> Result<()> {
 /// programs that tests need are made: on a new machine that takes as long.
 fn build() -> Result<()> {
     std::thread::scope(|scope| {
-        let programs = scope.spawn(|| setup::run(setup::For::Tests));
+        let programs = scope.spawn(|| {
+            setup::run(setup::For::Tests)?;
+            if kube::is_possible() { setup::run(setup::For::Cluster(&RELEASES[0])) } else { Ok(()) }
+        });
         linting(&["test", "--workspace", "--tests", "--no-run"])?;
         programs.join().unwrap_or_else(|_| bail!("the set-up ended in a panic"))
     })
@@ -67,6 +73,29 @@ fn build() -> Result<()> {
 fn tests() -> Result<()> {
     setup::run(setup::For::Tests)?;
     linting(&["test", "--workspace", "--tests", "--no-fail-fast"])
+}
+
+/// The tests of what is installed and asked of an API server, before the oldest that we serve: the
+/// others compare with the words of the newest, or need no API server.
+fn oldest() -> Result<()> {
+    setup::run(setup::For::Tests)?;
+    let mut cargo = cargo_command();
+    lint(&mut cargo)?;
+    cargo.env("MATRIARCH_TOOLS", OLDEST.programs());
+    cargo.args(["test", "--workspace", "--test", "kubernetes", "--"]);
+    command::run(cargo.args(["crd::", "installing::", "operator::", "pods::"]))
+}
+
+/// The short level of the tests on a real Kubernetes, which only root can start.
+fn cluster() -> Result<()> {
+    if !kube::is_possible() {
+        println!("*** SKIPPED: a Kubernetes needs root, and namespaces that root may make ***");
+        return Ok(());
+    }
+    let tested = e2e::run(&e2e::Arguments::smoke());
+    let ended = kube::run(kube::Verb::Down);
+    tested?;
+    ended.map(drop)
 }
 
 /// Writes the generated files, or with `check` fails if one of them differs.

@@ -15,7 +15,7 @@ mod storage;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -97,6 +97,13 @@ pub fn run(verb: Verb) -> Result<ExitCode> {
         Verb::StartApi => control::start_api(&Cluster::existing()?, &Hierarchies::read()?)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a cluster can be started here: a container's root may often make no namespaces.
+pub fn is_possible() -> bool {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--net", "--mount", "--pid", "--fork", "true"]);
+    paths::is_root() && unshare.output().is_ok_and(|output| output.status.success())
 }
 
 /// How tests reach the cluster: as its administrator, with `kubectl` of its own version.

@@ -41,7 +41,8 @@ pub fn install(release: &Release) -> Result<()> {
     let directory = program.parent().context("a program is in a directory")?;
     let source = directory.join("src");
     fs::create_dir_all(&source).with_context(|| format!("cannot make {}", source.display()))?;
-    fs::write(source.join("go.mod"), module_text(paths::HELM, release.version))?;
+    fs::write(source.join("go.mod"), module_text(paths::HELM, release.version))
+        .context("cannot write Helm's go.mod")?;
     command::run_quietly(go(&source).args(["mod", "tidy"]))?;
     let made = source.join("helm");
     let mut build = go(&source);

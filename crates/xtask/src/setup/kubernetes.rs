@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use super::release::Release;
+use super::release::{Provisioner, Release};
 use crate::{command, paths};
 
 /// A program and the package that it is built from.
@@ -116,7 +116,8 @@ fn build(release: &Release, programs: &[Program]) -> Result<()> {
     }
     if !apart.is_empty() {
         let beside = source.join("provisioner");
-        prepare_provisioner(release, &source, &beside)?;
+        let provisioner = release.provisioner.as_ref().context("no provisioner is pinned")?;
+        prepare_provisioner(provisioner, &source, &beside)?;
         compile(release, &beside, &apart)?;
     }
     Ok(())
@@ -152,7 +153,9 @@ fn compile(release: &Release, source: &Path, programs: &[Program]) -> Result<()>
 
 /// Writes the module: what it needs, and our own two small programs.
 fn prepare(release: &Release, source: &Path) -> Result<()> {
-    for program in ["coredns", "pause"] {
+    // What they import need not be there in the version of a release without a cluster.
+    let ours: &[&str] = if release.provisioner.is_some() { &["coredns", "pause"] } else { &[] };
+    for program in ours {
         let directory = source.join(program);
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
@@ -160,8 +163,13 @@ fn prepare(release: &Release, source: &Path) -> Result<()> {
         fs::copy(&ours, directory.join("main.go"))
             .with_context(|| format!("cannot copy {}", ours.display()))?;
     }
+    fs::create_dir_all(source).with_context(|| format!("cannot make {}", source.display()))?;
     let module_file = source.join("go.mod");
-    fs::write(&module_file, "module matriarch.test/programs\n\ngo 1.24\n")?;
+    let write = |text: &str| {
+        let shown = module_file.display();
+        fs::write(&module_file, text).with_context(|| format!("cannot write {shown}"))
+    };
+    write("module matriarch.test/programs\n\ngo 1.24\n")?;
     let mut download = go(source);
     let kubernetes = format!("k8s.io/kubernetes@v{}", release.version);
     download.args(["mod", "download", "-json", &kubernetes]);
@@ -169,26 +177,27 @@ fn prepare(release: &Release, source: &Path) -> Result<()> {
         .context("`go mod download -json` answered no JSON")?;
     let upstream = answer["GoMod"].as_str().context("`go mod download` names no go.mod")?;
     let upstream = fs::read_to_string(upstream).context("cannot read go.mod of Kubernetes")?;
-    fs::write(&module_file, module_text(release, &upstream))?;
+    write(&module_text(release, &upstream))?;
     command::run_quietly(go(source).args(["mod", "tidy"]))?;
     Ok(())
 }
 
 /// Writes the module of the provisioner: as that of the others, so that what is compiled for them
 /// serves it as well, but for the modules of which it wants another version.
-fn prepare_provisioner(release: &Release, source: &Path, beside: &Path) -> Result<()> {
+fn prepare_provisioner(provisioner: &Provisioner, source: &Path, beside: &Path) -> Result<()> {
     fs::create_dir_all(beside).with_context(|| format!("cannot make {}", beside.display()))?;
     let theirs = fs::read_to_string(source.join("go.mod")).context("cannot read go.mod")?;
-    fs::write(beside.join("go.mod"), provisioner_text(release, &theirs))?;
+    fs::write(beside.join("go.mod"), provisioner_text(provisioner, &theirs))
+        .context("cannot write the provisioner's go.mod")?;
     fs::copy(source.join("go.sum"), beside.join("go.sum")).context("cannot copy go.sum")?;
     command::run_quietly(go(beside).args(["mod", "tidy"]))?;
     Ok(())
 }
 
-fn provisioner_text(release: &Release, others: &str) -> String {
-    let (module, version) = release.provisioner;
+fn provisioner_text(provisioner: &Provisioner, others: &str) -> String {
+    let (module, version) = provisioner.module;
     let replaced = |line: &str| {
-        let mut wanted = release.provisioner_wants.iter();
+        let mut wanted = provisioner.wants.iter();
         line.strip_prefix("replace ")
             .is_some_and(|rest| wanted.any(|(wanted, _)| rest.starts_with(wanted)))
     };
@@ -196,7 +205,7 @@ fn provisioner_text(release: &Release, others: &str) -> String {
     for line in others.lines().filter(|line| !line.starts_with("tool ") && !replaced(line)) {
         let _ = writeln!(text, "{line}");
     }
-    for (wanted, version) in release.provisioner_wants {
+    for (wanted, version) in provisioner.wants {
         let _ = writeln!(text, "replace {wanted} => {wanted} {version}");
     }
     let _ = writeln!(text, "require {module} {version}\ntool {}", PROVISIONER.package);
@@ -221,7 +230,8 @@ fn module_text(release: &Release, upstream: &str) -> String {
     for (module, version) in release.modules {
         let _ = writeln!(text, "require {module} {version}");
     }
-    let packages = CONTROL.iter().chain(&CLUSTER).map(|program| program.package);
+    let beside = release.provisioner.iter().flat_map(|_| &CLUSTER);
+    let packages = CONTROL.iter().chain(beside).map(|program| program.package);
     for package in packages.filter(|package| !package.starts_with('.')) {
         let _ = writeln!(text, "tool {package}");
     }
@@ -239,7 +249,7 @@ pub fn go(directory: &Path) -> Command {
 #[cfg(test)]
 mod tests {
     use super::{module_text, provisioner_text};
-    use crate::setup::release::RELEASES;
+    use crate::setup::release::{OLDEST, RELEASES};
 
     #[test]
     fn each_staging_module_is_replaced_by_its_published_twin() {
@@ -250,11 +260,18 @@ mod tests {
     }
 
     #[test]
+    fn where_no_cluster_is_made_only_the_control_plane_is_compiled() {
+        let text = module_text(&OLDEST, "");
+        assert_eq!(text.matches("tool ").count(), 3, "{text}");
+        assert!(text.contains("require k8s.io/kubernetes v1.30.14\n"), "{text}");
+    }
+
+    #[test]
     fn the_provisioner_has_its_own_versions_and_else_those_of_the_others() {
         let others = "replace k8s.io/api => k8s.io/api v0.34.4\n\
                       replace k8s.io/csi-translation-lib => k8s.io/csi-translation-lib v0.34.4\n\
                       require (\n\tx.test/y v1\n)\ntool k8s.io/kubernetes/cmd/kubelet\n";
-        let text = provisioner_text(&RELEASES[0], others);
+        let text = provisioner_text(RELEASES[0].provisioner.as_ref().unwrap(), others);
         assert!(text.contains("replace k8s.io/api => k8s.io/api v0.34.4\n"), "{text}");
         assert!(text.contains("require (\n\tx.test/y v1\n)\n"), "{text}");
         assert_eq!(text.matches("replace k8s.io/csi-translation-lib ").count(), 1, "{text}");

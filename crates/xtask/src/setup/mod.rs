@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 
 use crate::command;
 use crate::paths;
-use release::{RELEASES, Release};
+use release::{OLDEST, RELEASES, Release};
 
 /// What the set-up is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,7 @@ pub fn run(purpose: For) -> Result<()> {
         For::Tests => {
             postgresql::install(&postgresql::TESTED)?;
             kubernetes::install(&RELEASES[0])?;
+            kubernetes::install(&OLDEST)?;
             helm::install(&RELEASES[0])?;
         }
         For::Cluster(release) => {

@@ -14,14 +14,26 @@ pub struct Release {
     /// Modules that are no part of Kubernetes. They are compiled with the client libraries of this
     /// Kubernetes, so that these are compiled once.
     pub modules: &'static [(&'static str, &'static str)],
-    /// The provisioner of volumes, in a module beside the others': what it wants of some modules
-    /// differs from what this Kubernetes wants.
-    pub provisioner: (&'static str, &'static str),
-    /// The modules of which it wants another version.
-    pub provisioner_wants: &'static [(&'static str, &'static str)],
+    /// What provisions volumes of a cluster; none where no cluster is made of this version.
+    pub provisioner: Option<Provisioner>,
 }
 
-/// All that are known, the one that is used unless another is asked for first.
+/// The provisioner of volumes, in a module beside the others': what it wants of some modules
+/// differs from what this Kubernetes wants.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Provisioner {
+    /// Its module and version.
+    pub module: (&'static str, &'static str),
+    /// The modules of which it wants another version.
+    pub wants: &'static [(&'static str, &'static str)],
+}
+
+/// The oldest that we say we run on (README, chart): in tests its API server takes the definitions,
+/// the Roles and the operator's requests.
+pub const OLDEST: Release =
+    Release { minor: "1.30", version: "1.30.14", modules: &[], provisioner: None };
+
+/// All that a cluster can be made of, the one that is used unless another is asked for first.
 pub const RELEASES: [Release; 1] = [Release {
     minor: "1.34",
     version: "1.34.4",
@@ -34,11 +46,10 @@ pub const RELEASES: [Release; 1] = [Release {
     ],
     // 5.2, and a library that 5.3 wants, have no checksum in Go's public database; 6 is for the
     // client libraries of 1.36.
-    provisioner: ("github.com/kubernetes-csi/external-provisioner/v5", "v5.1.0"),
-    provisioner_wants: &[
-        ("k8s.io/csi-translation-lib", "v0.31.0"),
-        ("sigs.k8s.io/gateway-api", "v1.4.0"),
-    ],
+    provisioner: Some(Provisioner {
+        module: ("github.com/kubernetes-csi/external-provisioner/v5", "v5.1.0"),
+        wants: &[("k8s.io/csi-translation-lib", "v0.31.0"), ("sigs.k8s.io/gateway-api", "v1.4.0")],
+    }),
 }];
 
 impl Release {
