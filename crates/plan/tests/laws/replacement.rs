@@ -1,8 +1,8 @@
 //! Instances that a person wants made anew on new volumes.
 
-use matriarch_plan::{InstanceName, Seen};
 use matriarch_plan::action::Action;
 use matriarch_plan::report::{Block, ReplacementBlock};
+use matriarch_plan::{InstanceName, Seen};
 
 use crate::model::{Model, stamp};
 use crate::{ROUNDS, actions, checked, healthy, name, settle};
