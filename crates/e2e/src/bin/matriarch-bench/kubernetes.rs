@@ -138,13 +138,18 @@ impl<'a> Nodes<'a> {
         self.database.namespace().kubernetes()
     }
 
+    /// The primary. The status of the Cluster names it a moment later.
+    async fn holder(&self) -> Result<String> {
+        self.database.lease_holder().await?.context("nobody holds the Lease")
+    }
+
     async fn delete_primary(&self, parameters: &DeleteParams) -> Result<()> {
-        self.database.pods().delete(&self.database.primary().await?, parameters).await?;
+        self.database.pods().delete(&self.holder().await?, parameters).await?;
         Ok(())
     }
 
     async fn kill_postmaster(&self) -> Result<()> {
-        let pod = self.database.pods().get(&self.database.primary().await?).await?;
+        let pod = self.database.pods().get(&self.holder().await?).await?;
         let all = processes(&pod.uid().context("a pod has a uid")?)?;
         let names: BTreeMap<i32, &str> =
             all.iter().map(|process| (process.pid, process.name.as_str())).collect();
@@ -189,7 +194,12 @@ impl Site for Nodes<'_> {
     }
 
     async fn healed(&self) -> Result<()> {
-        self.database.healthy(INSTANCES).await.map(|_| ())
+        self.database.healthy(INSTANCES).await?;
+        // The client's node is chosen by what the status says.
+        until("the status names the holder", PATIENCE, async || {
+            Ok(self.database.primary().await? == self.holder().await?)
+        })
+        .await
     }
 
     async fn prepare(&mut self, _: Event) -> Result<()> {
@@ -219,7 +229,7 @@ impl Site for Nodes<'_> {
                 self.kubernetes().run(&Machine::binary()?, &words).await.map(|_| ())
             }
             Event::NodeCut | Event::NodeCutSynchronous => {
-                let node = self.database.node_of(&self.database.primary().await?).await?;
+                let node = self.database.node_of(&self.holder().await?).await?;
                 let number = node.trim_start_matches("node").to_owned();
                 self.kubernetes().verb(&["cut", &number]).await?;
                 self.cut = Some(number);
