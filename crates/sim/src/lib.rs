@@ -22,6 +22,7 @@ mod run;
 mod schedules;
 mod server;
 mod settings;
+mod shutdown;
 mod story;
 mod wal;
 mod world;

@@ -24,6 +24,8 @@ use crate::{
 pub(crate) const SYSTEM: SystemId = SystemId(7_000_000_000_000_000_001);
 /// Time that the EndpointSlice's write may take.
 const SERVICE_LIMIT: Micros = SECOND;
+/// A standby that has not let anybody in after this time recovers: its start is done.
+const RECOVERY_BEGUN: Micros = 2 * SECOND;
 /// Time between two looks at PostgreSQL while nothing nudges.
 const LOOK: Micros = SECOND / 2;
 /// Operations that an agent begins within one second at most: one that failed is begun again after
@@ -120,7 +122,16 @@ impl World {
         let Some(directory) = whole else {
             return Observation { state, ..Observation::default() };
         };
-        let place = self.wal.settle(Place { branch: directory.branch, lsn: directory.flushed });
+        // While it refuses sessions, what it receives is not seen; without a walreceiver it has what
+        // it had when it was down.
+        let refuses = state == PostgresState::Starting;
+        if refuses && self.server(pod).is_some_and(|server| server.upstream.is_some()) {
+            return Observation { state, system_id: Some(SYSTEM), ..Observation::default() };
+        }
+        let down = self.server(pod).is_none() || refuses;
+        let needed = if down { directory.consistent_from } else { 0 };
+        let end = directory.flushed.max(needed);
+        let place = self.wal.settle(Place { branch: directory.branch, lsn: end });
         let timelines = self.wal.history(place.branch).into_iter().enumerate().filter_map(
             |(index, (number, begins))| {
                 Some((TimelineId::new(number)?, Lsn(if index == 0 { 0 } else { begins })))
@@ -132,9 +143,9 @@ impl World {
             system_id: Some(SYSTEM),
             timeline: TimelineId::new(self.wal.timeline(place.branch)),
             timelines,
-            flushed: Some(Lsn(directory.flushed)),
-            replayed: Some(Lsn(directory.flushed)),
-            since_checkpoint: Some(directory.flushed.saturating_sub(directory.checkpoint)),
+            flushed: Some(Lsn(end)),
+            replayed: Some(Lsn(end)),
+            since_checkpoint: Some(end.saturating_sub(directory.checkpoint)),
             receiver: self.receiver(pod),
             walsenders: self.walsenders(pod),
         }
@@ -373,6 +384,7 @@ impl World {
                 in_production: false,
                 known_timeline: 1,
                 checkpoint: lsn,
+                consistent_from: 0,
             });
             self.new_directory(pod, operation.id, incarnation);
         }
@@ -403,7 +415,9 @@ impl World {
         // `due` holds the run that was started.
         match self.server(pod) {
             Some(server) if server.run == operation.due => {
-                if server.phase == Phase::Running && server.role == role {
+                let recovers = server.phase == Phase::Starting && role == Role::Standby;
+                let begun = self.now >= server.started + RECOVERY_BEGUN;
+                if server.role == role && (server.phase == Phase::Running || (recovers && begun)) {
                     self.finish(pod, id, Outcome::Done);
                 }
             }
@@ -415,6 +429,11 @@ impl World {
         if operation.stage == 0 {
             if self.server(pod).is_none_or(|server| server.frozen) {
                 self.fail(pod, operation.id, "PostgreSQL does not run");
+                return;
+            }
+            // What is not seen in force is not done: it lets no session in yet.
+            if self.server(pod).is_some_and(|server| server.phase == Phase::Starting) {
+                self.fail(pod, operation.id, "the database system is starting up");
                 return;
             }
             self.follow(pod, upstream);
@@ -582,8 +601,10 @@ impl World {
             }
             self.check_rewind(pod, source);
             self.keep_aside(pod);
+            let copied = self.directory(source).map_or(0, |theirs| theirs.flushed);
             if let Some(directory) = self.directory_mut(pod) {
                 directory.files = Files::Rewinding;
+                directory.consistent_from = copied;
             }
             let takes = self.random.millis(400, 5000);
             self.set_stage(pod, id, 1, self.now + takes);
@@ -591,9 +612,11 @@ impl World {
         } else if self.now >= operation.due {
             let Some(theirs) = self.directory(source).cloned() else { return };
             if let Some(directory) = self.directory_mut(pod) {
+                // The segments are copied first, and the source writes on until the end.
+                let copied = std::mem::replace(&mut directory.consistent_from, theirs.flushed);
                 directory.branch = theirs.branch;
-                directory.written = theirs.flushed;
-                directory.flushed = theirs.flushed;
+                directory.written = copied;
+                directory.flushed = copied;
                 directory.known_timeline = theirs.known_timeline;
                 directory.files = Files::Whole;
                 directory.in_production = true;

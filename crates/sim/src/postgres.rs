@@ -43,11 +43,19 @@ pub(crate) struct Directory {
     pub(crate) known_timeline: u32,
     /// LSN of the last checkpoint.
     pub(crate) checkpoint: u64,
+    /// pg_control's minimum recovery point: a standby refuses sessions until it has replayed so far.
+    /// After a rewind it may lie beyond the WAL that was copied.
+    pub(crate) consistent_from: u64,
 }
 
 impl Directory {
     pub(crate) fn written_place(&self) -> Place {
         Place { branch: self.branch, lsn: self.written }
+    }
+
+    /// Where recovery must wait for what somebody else sends before it is consistent.
+    pub(crate) fn lacks_wal(&self) -> bool {
+        self.written < self.consistent_from
     }
 
     pub(crate) fn flushed_place(&self) -> Place {
@@ -89,7 +97,7 @@ pub(crate) enum Role {
 /// Where a server is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Crash recovery, or replay to consistency.
+    /// Crash recovery, or replay to consistency, for which a standby may need a walreceiver.
     Starting,
     Running,
     Promoting,
@@ -117,6 +125,10 @@ pub(crate) struct Server {
     pub(crate) phase: Phase,
     /// SIGSTOP of the postmaster: no new connection, no reload, no promotion; backends go on.
     pub(crate) frozen: bool,
+    /// True time of its start.
+    pub(crate) started: Micros,
+    /// Recovery has read all valid WAL of the directory: a standby tries to receive more.
+    pub(crate) wal_read: bool,
     /// The configuration file, as the postmaster last read it.
     pub(crate) names: Names,
     /// What the checkpointer published: do commits wait at all?

@@ -418,6 +418,8 @@ mod tests {
         thaws_with_wal_in_buffers: "a standby thaws with WAL of the former P in its buffers",
         last_standby_goes: "the last standby goes while P cannot write L",
         release_unanswered: "release unanswered, P cut from the API",
+        holder_dies_after_a_rewind:
+            "the holder dies before the former P has all that its rewind needs",
         holder_dies_under_a_rewind: "the holder dies while the former P is rewound onto it",
     }
 }

@@ -95,6 +95,8 @@ mutations! {
     TimelinesAreKnown,
     /// Rule 13: the walreceiver runs on while histories are compared.
     FollowStopsFirst,
+    /// Rule 13: a server that lets no session in yet goes on as it was started.
+    StartingIsStartedAnew,
     /// Rule 14a: the new names satisfy the new quorum only.
     ShiftSatisfiesBoth,
     /// Rule 14b: the shift does not wait until the names are in force.

@@ -28,6 +28,7 @@ pub(super) const SCRIPTS: &[Named] = &[
     ("the last standby goes while P cannot write L", last_standby_goes),
     ("release unanswered, P cut from the API", release_unanswered),
     ("the holder dies while the former P is rewound onto it", dies_under_a_rewind),
+    ("the holder dies before the former P has all that its rewind needs", dies_after_a_rewind),
 ];
 
 impl World {
@@ -430,4 +431,40 @@ fn dies_under_a_rewind(world: &mut World) {
     world.operator.down = false;
     world.heal_network();
     world.seconds(30);
+}
+
+/// On a real Kubernetes a former primary that had nobody to follow, and whose PostgreSQL lacked WAL
+/// that only a walreceiver brings, was never told of the new one.
+fn dies_after_a_rewind(world: &mut World) {
+    let (former, standbys) = (world.primary(), world.standbys());
+    let &[_, _] = standbys.as_slice() else { return };
+    for &standby in &standbys {
+        world.cut_pods(former, standby);
+    }
+    // What only P has.
+    world.commit_slowly(former, SECOND / 1_000);
+    world.pass_between(20, 200);
+    let machine = world.machine_of(former);
+    world.power_off(machine);
+    if !world.pass_until(SECOND / 50, 40 * SECOND, |world| world.taken_over(former)) {
+        return;
+    }
+    world.heal_network();
+    let next = world.primary();
+    world.power_on(machine);
+    let lacks = |world: &World| {
+        world.directory(former).is_some_and(|own| own.files == Files::Whole && own.lacks_wal())
+    };
+    if !world.pass_until(SECOND / 500, 40 * SECOND, lacks) {
+        return;
+    }
+    // The last one that is left has it all, and nobody else.
+    let last = world.machine_of(next);
+    world.power_off(last);
+    world.expect_writes_within(60, "the last standby is elected");
+    world.seconds(15);
+    let stuck = world.server(former).is_some_and(|server| server.phase == Phase::Starting);
+    world.expect(!stuck, "the former P follows it");
+    world.power_on(last);
+    world.seconds(20);
 }

@@ -18,7 +18,7 @@ use super::holder::{Holding, Step};
 use super::{Duty, Lane, Protocol, clause};
 
 /// How long a standby may take to stop.
-const STOP: Span = Span::seconds(30);
+pub(super) const STOP: Span = Span::seconds(30);
 
 impl Protocol {
     pub(super) fn decide_standby(&mut self) {
@@ -207,6 +207,9 @@ impl Protocol {
             self.waiting = Some(Waiting::OtherSystem);
             return;
         }
+        if self.start_anew_for(&lease, target.as_ref()) {
+            return;
+        }
         let Some(Some(member)) = target else {
             if target.is_some() && !down && !self.receiver_stopped() {
                 self.stop_receiver();
@@ -246,6 +249,21 @@ impl Protocol {
         } else if self.state() == PostgresState::Standby {
             self.run(Action::Follow { member: Some(member) });
         }
+    }
+
+    /// A server that lets no session in cannot be told, and seen to know, whom to follow now; what it
+    /// needs in order to let somebody in may be what only that one sends. Stopped it can be compared
+    /// with L, and is started with the right one.
+    fn start_anew_for(&mut self, lease: &Lease, target: Option<&Option<Member>>) -> bool {
+        let Some(target) = target.filter(|_| self.state() == PostgresState::Starting) else {
+            return false;
+        };
+        let knows = self.follows.as_ref() == Some(target)
+            && (target.is_none() || !self.receives_elsewhere(lease));
+        if knows || !clause!(self, StartingIsStartedAnew) {
+            return false;
+        }
+        self.run(Action::Stop { mode: StopMode::Fast, limit: STOP })
     }
 
     /// A restart in place that the operator asks for: true if PostgreSQL is stopped for it. One

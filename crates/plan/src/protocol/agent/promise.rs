@@ -1,6 +1,6 @@
 //! The answering side: what a peer is told, and what it costs (rules 3, 9, 16, 18).
 
-use crate::protocol::command::{Action, Command, ReplyToken};
+use crate::protocol::command::{Action, Command, ReplyToken, StopMode};
 use crate::protocol::event::{PostgresState, Receiver};
 use crate::protocol::identity::{InstanceName, Term, Version};
 use crate::protocol::lease::Lease;
@@ -9,7 +9,8 @@ use crate::protocol::moment::{Moment, Span};
 use crate::protocol::position::Kinship;
 
 use super::api::Sight;
-use super::{Duty, PendingReply, Protocol, Word, clause};
+use super::follow::STOP;
+use super::{Duty, Lane, PendingReply, Protocol, Word, clause};
 
 /// How long an answer may wait until the walreceiver has stopped.
 const REPLY_LIMIT: Span = Span::millis(900);
@@ -132,6 +133,13 @@ impl Protocol {
     /// Ends the walreceiver; a change of whom to follow that is under way ends first.
     pub(super) fn stop_receiver(&mut self) {
         if self.receiver_stopped() || !clause!(self, PromiserStopsReceiver) {
+            return;
+        }
+        if self.state() == PostgresState::Starting && clause!(self, StartingIsStartedAnew) {
+            // A start that is under way may let somebody in within moments.
+            if !self.busy(Lane::Server) {
+                self.run(Action::Stop { mode: StopMode::Fast, limit: STOP });
+            }
             return;
         }
         self.run(Action::Follow { member: None });
