@@ -8,7 +8,7 @@ use kube::Client;
 use matriarch_api::causes::chain;
 use matriarch_api::identity::Identity;
 use matriarch_pg::control::StandbyFloor;
-use matriarch_plan::protocol::{Incarnation, Member, StandbyNames};
+use matriarch_plan::protocol::{Incarnation, Member, Observation, StandbyNames};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -72,6 +72,8 @@ pub struct Context {
     /// The installation in use.
     pub installation: Arc<Mutex<Option<Installation>>>,
     replication: Arc<Mutex<Replication>>,
+    /// What the last look at the stopped directory saw, until PostgreSQL answers.
+    pub stopped: Arc<Mutex<Observation>>,
     /// The names that every walsender has seen, if this agent knows.
     pub names_in_force: Arc<Mutex<Option<StandbyNames>>>,
     /// How the configuration stands.
@@ -131,6 +133,7 @@ impl Context {
             known,
             installation: Arc::default(),
             replication: Arc::new(Mutex::new(replication)),
+            stopped: Arc::default(),
             names_in_force: Arc::default(),
             configured: Arc::default(),
             incarnation: Arc::default(),

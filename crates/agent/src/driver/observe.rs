@@ -3,7 +3,7 @@
 use matriarch_api::causes::chain;
 use matriarch_plan::protocol::{Observation, PostgresState, Receiver, Span, TimelineId, WalSender};
 
-use super::context::{Context, Replication};
+use super::context::{Context, Replication, with};
 use super::wal;
 use crate::postgres::{data, server};
 
@@ -32,11 +32,20 @@ async fn see(context: &Context, stopping: bool) -> Seen {
     }
     let outcome = context.in_session(server::observe).await;
     match outcome {
-        Ok(found) => running(context, found, stopping).await,
+        Ok(found) => {
+            with(&context.stopped, |it| *it = Observation::default());
+            running(context, found, stopping).await
+        }
         Err(error) => {
             let refuses = error.is_cannot_connect_now();
             let state = if stopping { PostgresState::Stopping } else { PostgresState::Starting };
             let mut seen = Seen { refuses, ..Seen::default() };
+            // Nothing is received: it has what it had when it was down.
+            if state == PostgresState::Starting
+                && context.replication() == Replication::Standby(None)
+            {
+                seen.observation = with(&context.stopped, |it| it.clone());
+            }
             seen.observation.state = state;
             if let Ok(control) = wal::control(&context.options.root) {
                 seen.observation.system_id = Some(control.system_id);
@@ -75,7 +84,9 @@ async fn stopped(context: &Context) -> Seen {
         }
         observation
     });
-    Seen { observation: reading.await.unwrap_or_default(), ..Seen::default() }
+    let observation = reading.await.unwrap_or_default();
+    with(&context.stopped, |it| it.clone_from(&observation));
+    Seen { observation, ..Seen::default() }
 }
 
 async fn running(context: &Context, found: server::Observation, stopping: bool) -> Seen {

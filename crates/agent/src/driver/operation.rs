@@ -101,6 +101,9 @@ async fn start(context: &Context, standby: bool) -> Result<(), Failed> {
     }
     wal::free_timelines(root).map_err(|error| volume(&error))?;
     let installation = installed(context).await?;
+    for segment in wal::uncover(root).map_err(|error| volume(&error))? {
+        tracing::info!(kept = %segment.display(), "a segment that was cut off hid WAL of an older timeline");
+    }
     // Before WAL is replayed that has a tablespace made. Where it cannot be, that is no reason to
     // stay down: no primary makes one before this instance has its place.
     if let Err(error) = tablespaces::prepare(root) {

@@ -120,7 +120,7 @@ pub fn timelines(root: &Root, timeline: TimelineId) -> Vec<(TimelineId, Lsn)> {
 pub fn end(root: &Root, control: &ControlData) -> (TimelineId, Lsn) {
     let mut timeline = control.checkpoint_timeline;
     let mut found = follow(root, control, timeline, control.redo).unwrap_or(control.checkpoint);
-    for later in later_timelines(root, timeline) {
+    for later in later_timelines(root, Some(timeline)) {
         let Some((_, begins)) = timelines(root, later).pop() else { continue };
         if begins > found {
             continue;
@@ -134,8 +134,69 @@ pub fn end(root: &Root, control: &ControlData) -> (TimelineId, Lsn) {
     (timeline, found.max(control.min_recovery_point))
 }
 
+/// Puts segments aside that would hide WAL from recovery; their new names.
+///
+/// A walreceiver that goes on to a later timeline asks for the segment in which that timeline begins
+/// from its first byte on. Cut off soon after, the standby has a new file with less than the old
+/// timeline's file of the same segment; PostgreSQL reads the newer one, finds its end, and without
+/// anybody to follow either never lets a session in or would be promoted without what it had
+/// acknowledged. What such a file holds the older one holds too.
+///
+/// # Errors
+/// As the system says.
+pub fn uncover(root: &Root) -> Result<Vec<PathBuf>, data::Error> {
+    let Ok(control) = control(root) else { return Ok(Vec::new()) };
+    let mut aside = Vec::new();
+    for later in later_timelines(root, None) {
+        let mut ancestors = timelines(root, later);
+        let Some((_, begins)) = ancestors.pop() else { continue };
+        let segment = |timeline| SegmentName::holding(timeline, begins, control.segment_size);
+        let own = segment(later);
+        if !pg_wal(root).join(own.to_string()).exists() {
+            continue;
+        }
+        let end = end_within(root, &control, later, own);
+        if end.is_some_and(|end| end >= begins) {
+            continue;
+        }
+        let hidden = ancestors.iter().rev().any(|&(timeline, _)| {
+            end_within(root, &control, timeline, segment(timeline))
+                .is_some_and(|it| Some(it) > end && it <= begins)
+        });
+        if hidden {
+            aside.push(put_aside(root, own)?);
+        }
+    }
+    Ok(aside)
+}
+
+/// Under a name that recovery does not read, and that PostgreSQL removes with old segments.
+fn put_aside(root: &Root, segment: SegmentName) -> Result<PathBuf, data::Error> {
+    let directory = pg_wal(root);
+    let endings = ["partial", "covering.partial"];
+    let free = endings.map(|ending| directory.join(format!("{segment}.{ending}")));
+    let to = if free[0].exists() { &free[1] } else { &free[0] };
+    data::rename(&directory.join(segment.to_string()), to)?;
+    Ok(to.clone())
+}
+
+/// Where the valid records of one segment end; none if it holds none.
+fn end_within(
+    root: &Root,
+    control: &ControlData,
+    timeline: TimelineId,
+    segment: SegmentName,
+) -> Option<Lsn> {
+    let bytes = fs::read(pg_wal(root).join(segment.to_string())).ok()?;
+    let start = segment.start(control.segment_size)?;
+    match (WalBytes { start, bytes: &bytes, layout: control.wal_layout(timeline) }).end() {
+        WalEnd::At { end, .. } | WalEnd::NeedsMore { end, .. } => Some(end),
+        WalEnd::NoStart(_) => None,
+    }
+}
+
 /// Timelines above `timeline` that have a segment, lowest first.
-fn later_timelines(root: &Root, timeline: TimelineId) -> Vec<TimelineId> {
+fn later_timelines(root: &Root, timeline: Option<TimelineId>) -> Vec<TimelineId> {
     let mut found: Vec<TimelineId> = fs::read_dir(pg_wal(root))
         .into_iter()
         .flatten()
@@ -144,7 +205,7 @@ fn later_timelines(root: &Root, timeline: TimelineId) -> Vec<TimelineId> {
         .filter(|name| name.len() == 24)
         .filter_map(|name| u32::from_str_radix(name.get(..8)?, 16).ok())
         .filter_map(TimelineId::new)
-        .filter(|one| *one > timeline)
+        .filter(|one| Some(*one) > timeline)
         .collect();
     found.sort_unstable();
     found.dedup();

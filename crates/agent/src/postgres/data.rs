@@ -183,6 +183,15 @@ pub fn remove_file(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Gives a file another name within its directory, for good.
+///
+/// # Errors
+/// As the system says.
+pub fn rename(path: &Path, to: &Path) -> Result<(), Error> {
+    fs::rename(path, to).map_err(file("rename", path))?;
+    to.parent().map_or(Ok(()), sync_directory)
+}
+
 /// An empty place to make a data directory in, what an interrupted attempt left removed.
 ///
 /// # Errors

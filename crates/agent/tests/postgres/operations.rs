@@ -6,6 +6,7 @@ use matriarch_agent::driver::context::with;
 use matriarch_agent::driver::{observe, operation, wal};
 use matriarch_agent::postgres::sql::Session;
 use matriarch_agent::postgres::{data, statistics};
+use matriarch_pg::wal::SegmentName;
 use matriarch_plan::protocol::{
     Action, Outcome, PostgresState, Span, StandbyNames, StopMode, TimelineId,
 };
@@ -276,6 +277,83 @@ async fn cloned_promoted_and_rewound(major: u32, hosts: [u8; 2]) {
     one.done(Action::Clone { from: two.member() }).await;
     assert_ne!(data::incarnation(&one.root).unwrap(), before);
     assert_eq!(data::kept(&one.root).len(), 1);
+}
+
+/// Found by a change of images on a real Kubernetes: a pod ended when its walreceiver had begun the
+/// new timeline's first segment, and its PostgreSQL never let a session in.
+#[tokio::test]
+async fn a_standby_cut_off_at_a_new_timeline_lacks_nothing() {
+    if !unprivileged("operations::a_standby_cut_off_at_a_new_timeline_lacks_nothing") {
+        return;
+    }
+    let authority = Authority::new();
+    let one = Pod::start("one", 51, &authority).await;
+    let two = Pod::start("two", 52, &authority).await;
+    for pod in [&one, &two] {
+        pod.direct(|known| {
+            known.spec.members = vec!["one".to_owned(), "two".to_owned()];
+            known.spec.configuration.high_availability_slots.enabled = false;
+        });
+    }
+    let look = async |pod: &Pod| observe::look(&pod.context, false).await.observation;
+    one.done(Action::Initialize).await;
+    one.done(Action::StartPrimary { names: StandbyNames::none() }).await;
+    two.done(Action::Clone { from: one.member() }).await;
+    two.done(Action::StartStandby { follow: Some(one.member()) }).await;
+    one.sql("CHECKPOINT").await;
+    one.sql("SELECT pg_switch_wal()").await;
+    one.sql("CREATE TABLE public.t AS SELECT n FROM generate_series(1, 20000) AS t(n)").await;
+    let written = one.sql("SELECT pg_current_wal_flush_lsn()").await;
+    let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{written}'");
+    eventually("the standby has all", async || two.sql(&replayed).await == "t").await;
+    two.done(stop(StopMode::Fast)).await;
+    let before = look(&two).await;
+    one.done(stop(StopMode::Fast)).await;
+    one.done(Action::StartStandby { follow: None }).await;
+    let above = TimelineId::new(1).unwrap();
+    one.done(Action::Promote { above, names: StandbyNames::none() }).await;
+
+    // What its walreceiver leaves when it ends after the first page.
+    let wal = |pod: &Pod, name: &str| pod.root.pgdata().join("pg_wal").join(name);
+    let begins = look(&one).await.timelines.last().unwrap().1;
+    assert!(before.flushed.unwrap() < begins, "{before:?}");
+    let size = wal::control(&one.root).unwrap().segment_size;
+    let names = [1, 2].map(|timeline| {
+        let timeline = TimelineId::new(timeline).unwrap();
+        SegmentName::holding(timeline, begins, size).to_string()
+    });
+    let [old, new] = &names;
+    let history = "00000002.history";
+    std::fs::copy(wal(&one, history), wal(&two, history)).unwrap();
+    let mut cut = std::fs::read(wal(&one, new)).unwrap();
+    cut[8192..].fill(0);
+    std::fs::write(wal(&two, new), &cut).unwrap();
+    assert_eq!(look(&two).await, before, "the new file has nothing that it did not have");
+
+    // Without WAL that it needs it lets nobody in, which is no failure, and its position stays.
+    std::fs::rename(wal(&two, old), wal(&two, "away")).unwrap();
+    let lacking = look(&two).await;
+    two.done(Action::StartStandby { follow: None }).await;
+    let starting = look(&two).await;
+    assert_eq!(starting.state, PostgresState::Starting);
+    assert_eq!(starting.flushed, lacking.flushed);
+    two.done(stop(StopMode::Fast)).await;
+    std::fs::rename(wal(&two, "away"), wal(&two, old)).unwrap();
+
+    two.done(Action::StartStandby { follow: None }).await;
+    eventually("it lets sessions in, and follows nobody", async || {
+        look(&two).await.state == PostgresState::Standby
+    })
+    .await;
+    assert_eq!(two.sql("SELECT count(*) FROM public.t").await, "20000");
+    assert_eq!(look(&two).await.flushed, before.flushed);
+    assert_eq!(std::fs::read(wal(&two, &format!("{new}.partial"))).unwrap(), cut, "it is kept");
+    one.sql("INSERT INTO public.t VALUES (0)").await;
+    two.done(Action::Follow { member: Some(one.member()) }).await;
+    eventually("it goes on to the new timeline", async || {
+        two.sql("SELECT count(*) FROM public.t").await == "20001"
+    })
+    .await;
 }
 
 #[tokio::test]
