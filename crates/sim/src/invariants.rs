@@ -49,6 +49,8 @@ pub(crate) struct Judge {
     acknowledged: BTreeMap<Branch, Mark>,
     /// Volumes that are gone for good: when, and up to where they held WAL.
     pub(crate) destroyed: Vec<(Micros, Place)>,
+    /// Copies that went with an instance that the user took away, likewise.
+    pub(crate) removed: Vec<(Micros, Place)>,
     /// Directories that left their history: also copies that once held it.
     pub(crate) left: Vec<Place>,
     /// Least `required` number that was asked for in this run; none if it ever was not required.
@@ -206,12 +208,22 @@ impl World {
 
     /// As many copies are destroyed as held the commit, or somebody was deceived.
     fn is_excused(&self, at: Micros, promised: usize, commit: Place) -> bool {
-        self.destroyed_since(at) >= promised.max(1) || self.is_waived(at, commit)
+        // What the user took away is no copy any more (seed 7); by itself it excuses nothing.
+        let gone = match self.destroyed_since(at) {
+            0 => 0,
+            destroyed => destroyed + self.removed_since(at, commit),
+        };
+        gone >= promised.max(1) || self.is_waived(at, commit)
     }
 
     /// Copies destroyed since a commit was acknowledged (or while its answers were on their way).
     fn destroyed_since(&self, at: Micros) -> usize {
         self.judge.destroyed.iter().filter(|(when, _)| *when + SECOND >= at).count()
+    }
+
+    fn removed_since(&self, at: Micros, commit: Place) -> usize {
+        let held = |&&(when, place): &&(Micros, Place)| when >= at && self.wal.holds(place, commit);
+        self.judge.removed.iter().filter(held).count()
     }
 
     /// w of the promise under which this pod's PostgreSQL serves; a former primary's is the one

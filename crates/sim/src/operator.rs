@@ -151,6 +151,9 @@ impl World {
             return true;
         }
         self.check_removal(pod);
+        if let Some(place) = self.directory(pod).map(crate::postgres::Directory::flushed_place) {
+            self.judge.removed.push((self.now, place));
+        }
         let volume = self.pods[pod].volume;
         self.volumes[volume].lost = true;
         self.volumes[volume].directory = None;
