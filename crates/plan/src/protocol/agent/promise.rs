@@ -191,7 +191,7 @@ impl Protocol {
         self.replies.iter().map(|r| r.until).min()
     }
 
-    /// Rule 16: nothing heard from P for two renewal periods by any way, doubled by each
+    /// Rule 16: nothing heard from P for one and a half renewal periods by any way, doubled by each
     /// re-assertion, up to D.
     pub(super) fn lost_primary(&self) -> bool {
         self.now >= self.heard + self.patience()
@@ -199,7 +199,7 @@ impl Protocol {
 
     pub(super) fn patience(&self) -> Span {
         let reassertions = self.api.lease.as_ref().map_or(0, |l| l.reassertions).min(16);
-        let patience = self.timing().renew.times(2).times(1 << reassertions);
+        let patience = self.timing().renew.percent(150).times(1 << reassertions);
         patience.min(self.lease_duration())
     }
 
