@@ -172,7 +172,7 @@ impl Source {
     }
 
     fn config(&self) -> watcher::Config {
-        watcher::Config::default().labels(&Label::Cluster.key(self.identity))
+        paged().labels(&Label::Cluster.key(self.identity))
     }
 
     fn watch_all(&self, controller: Controller<Cluster>) -> Controller<Cluster> {
@@ -211,7 +211,7 @@ impl Source {
     /// looked at in each pass.
     fn watch_catalogs(&self, controller: Controller<Cluster>) -> Controller<Cluster> {
         let clusters = controller.store();
-        let (identity, config) = (self.identity, watcher::Config::default());
+        let (identity, config) = (self.identity, paged());
         let catalogs: Api<ImageCatalog> = self.own();
         let of = clusters.clone();
         let controller = controller.watches_with(catalogs, identity, config, move |catalog| {
@@ -220,7 +220,7 @@ impl Source {
         if self.namespace.is_some() {
             return controller;
         }
-        let config = watcher::Config::default();
+        let config = paged();
         let catalogs: Api<ClusterImageCatalog> = Api::all_with(self.client.clone(), &identity);
         controller.watches_with(catalogs, identity, config, move |catalog| {
             naming(&clusters, identity, None, catalog.name())
@@ -232,7 +232,7 @@ impl Source {
     fn watch_selected_pods(&self, controller: Controller<Cluster>) -> Controller<Cluster> {
         let (clusters, identity) = (controller.store(), self.identity);
         let pods: Api<PartialObjectMeta<Pod>> = self.builtin();
-        let config = watcher::Config::default();
+        let config = paged();
         controller.watches(pods, config, move |pod| selecting(&clusters, identity, &pod))
     }
 
@@ -263,6 +263,12 @@ impl Source {
         let api: Api<PartialObjectMeta<K>> = self.builtin();
         controller.watches(api, self.config(), move |object| owner_of(&object, &key, identity))
     }
+}
+
+/// Lists come in pages, of which as many are decoded at once as there are kinds: with 500 objects in
+/// a page, as is usual, an operator that began beside 300 clusters kept 31 MiB more than with 50.
+fn paged() -> watcher::Config {
+    watcher::Config::default().page_size(50)
 }
 
 fn owner_of<K: Resource>(object: &K, key: &str, identity: Identity) -> Option<ObjectRef<Cluster>> {
