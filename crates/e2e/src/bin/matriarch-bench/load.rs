@@ -38,13 +38,7 @@ impl Load {
     ) -> anyhow::Result<Option<Running>> {
         let Self::Pgbench(rate) = self else { return Ok(None) };
         let program = find()?;
-        let made = at(place, &program)
-            .args(["-i", "-q", "-s", "5", connection_string])
-            .output()
-            .await
-            .context("cannot run pgbench")?;
-        let error = String::from_utf8_lossy(&made.stderr);
-        ensure!(made.status.success(), "pgbench -i: {error}");
+        make_tables(place, &program, connection_string).await?;
         let (place, connection_string) = (place.clone(), connection_string.to_owned());
         let task = tokio::spawn(async move {
             // It ends with every connection that breaks, and is started again.
@@ -57,6 +51,25 @@ impl Load {
             }
         });
         Ok(Some(Running(task)))
+    }
+}
+
+/// After a node was cut, its kube-proxy may lead to the former primary for some seconds more.
+async fn make_tables(place: &Place, program: &Path, connection_string: &str) -> anyhow::Result<()> {
+    let mut attempts = 0;
+    loop {
+        let made = at(place, program)
+            .args(["-i", "-q", "-s", "5", connection_string])
+            .output()
+            .await
+            .context("cannot run pgbench")?;
+        let error = String::from_utf8_lossy(&made.stderr);
+        attempts += 1;
+        if made.status.success() {
+            return Ok(());
+        }
+        ensure!(attempts < 30 && error.contains("read-only transaction"), "pgbench -i: {error}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
