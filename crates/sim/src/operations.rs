@@ -511,9 +511,7 @@ impl World {
             };
             let lsn = self.wal.append(branch, CHECKPOINT_BYTES);
             if let Some(directory) = self.directory_mut(pod) {
-                directory.written = lsn;
-                directory.flushed = lsn;
-                directory.checkpoint = lsn;
+                directory.ends_with_checkpoint(lsn);
             }
             self.send_wal(pod);
             self.finish(pod, operation.id, Outcome::Done);

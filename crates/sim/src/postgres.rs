@@ -58,6 +58,11 @@ impl Directory {
         self.written < self.consistent_from
     }
 
+    /// Its last record is a checkpoint, which is flushed.
+    pub(crate) fn ends_with_checkpoint(&mut self, lsn: u64) {
+        (self.written, self.flushed, self.checkpoint) = (lsn, lsn, lsn);
+    }
+
     pub(crate) fn flushed_place(&self) -> Place {
         Place { branch: self.branch, lsn: self.flushed }
     }

@@ -137,9 +137,7 @@ impl World {
         let lsn = self.wal.append(branch, CHECKPOINT_BYTES);
         if let Some(directory) = self.directory_mut(pod) {
             directory.branch = branch;
-            directory.written = lsn;
-            directory.flushed = lsn;
-            directory.checkpoint = lsn;
+            directory.ends_with_checkpoint(lsn);
             directory.in_production = true;
         }
         self.check_new_writer(pod);
@@ -663,9 +661,7 @@ impl World {
         let lsn = self.wal.append(branch, CHECKPOINT_BYTES);
         if let Some(directory) = self.directory_mut(pod) {
             directory.branch = branch;
-            directory.written = lsn;
-            directory.flushed = lsn;
-            directory.checkpoint = lsn;
+            directory.ends_with_checkpoint(lsn);
             directory.known_timeline = timeline;
             directory.in_production = true;
         }

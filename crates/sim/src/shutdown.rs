@@ -45,9 +45,7 @@ impl World {
         let Some(branch) = self.directory(pod).map(|directory| directory.branch) else { return };
         let lsn = self.wal.append(branch, CHECKPOINT_BYTES);
         if let Some(directory) = self.directory_mut(pod) {
-            directory.written = lsn;
-            directory.flushed = lsn;
-            directory.checkpoint = lsn;
+            directory.ends_with_checkpoint(lsn);
             directory.in_production = false;
         }
         if let Some(server) = self.run(pod, run) {

@@ -18,7 +18,7 @@ use super::holder::{Holding, Step};
 use super::{Duty, Lane, Protocol, clause};
 
 /// How long a standby may take to stop.
-pub(super) const STOP: Span = Span::seconds(30);
+const STOP: Span = Span::seconds(30);
 
 impl Protocol {
     pub(super) fn decide_standby(&mut self) {
@@ -69,6 +69,11 @@ impl Protocol {
         }
     }
 
+    /// True if a stop begins now, false if one is under way.
+    pub(super) fn stop_standby(&mut self) -> bool {
+        self.run(Action::Stop { mode: StopMode::Fast, limit: STOP })
+    }
+
     fn stay_down(&mut self, waiting: Waiting) {
         self.waiting = Some(waiting);
         match self.state() {
@@ -79,7 +84,7 @@ impl Protocol {
             | PostgresState::Standby
             | PostgresState::Primary => {
                 if !self.stopping() {
-                    self.run(Action::Stop { mode: StopMode::Fast, limit: STOP });
+                    self.stop_standby();
                 }
             }
         }
@@ -263,7 +268,7 @@ impl Protocol {
         if knows || !clause!(self, StartingIsStartedAnew) {
             return false;
         }
-        self.run(Action::Stop { mode: StopMode::Fast, limit: STOP })
+        self.stop_standby()
     }
 
     /// A restart in place that the operator asks for: true if PostgreSQL is stopped for it. One
@@ -276,7 +281,7 @@ impl Protocol {
                 false
             }
             PostgresState::Standby => {
-                let stops = self.run(Action::Stop { mode: StopMode::Fast, limit: STOP });
+                let stops = self.stop_standby();
                 if stops {
                     self.restarting = Some(id);
                 }
@@ -321,7 +326,7 @@ impl Protocol {
     fn begin_rejoin(&mut self) {
         let Some(_) = self.source() else { return self.no_source() };
         if !self.is_down() {
-            self.run(Action::Stop { mode: StopMode::Fast, limit: STOP });
+            self.stop_standby();
             return;
         }
         let Some(source) = self.source() else { return };
@@ -341,7 +346,7 @@ impl Protocol {
             return;
         }
         if !self.is_down() {
-            self.run(Action::Stop { mode: StopMode::Fast, limit: STOP });
+            self.stop_standby();
             return;
         }
         self.clone_from_source();

@@ -1,6 +1,6 @@
 //! The answering side: what a peer is told, and what it costs (rules 3, 9, 16, 18).
 
-use crate::protocol::command::{Action, Command, ReplyToken, StopMode};
+use crate::protocol::command::{Action, Command, ReplyToken};
 use crate::protocol::event::{PostgresState, Receiver};
 use crate::protocol::identity::{InstanceName, Term, Version};
 use crate::protocol::lease::Lease;
@@ -9,7 +9,6 @@ use crate::protocol::moment::{Moment, Span};
 use crate::protocol::position::Kinship;
 
 use super::api::Sight;
-use super::follow::STOP;
 use super::{Duty, Lane, PendingReply, Protocol, Word, clause};
 
 /// How long an answer may wait until the walreceiver has stopped.
@@ -138,7 +137,7 @@ impl Protocol {
         if self.state() == PostgresState::Starting && clause!(self, StartingIsStartedAnew) {
             // A start that is under way may let somebody in within moments.
             if !self.busy(Lane::Server) {
-                self.run(Action::Stop { mode: StopMode::Fast, limit: STOP });
+                self.stop_standby();
             }
             return;
         }
