@@ -225,6 +225,8 @@ pub enum Wait {
     },
     /// Somebody to take the Lease.
     Election,
+    /// A failover to end, before this instance gets a pod.
+    Failover(InstanceName),
     /// A volume to become larger.
     Growth(InstanceName),
     /// Volumes of tablespaces to be made, before a pod that has them.

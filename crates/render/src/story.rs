@@ -410,6 +410,9 @@ fn wait_entry(wait: &Wait) -> BlockedBy {
             None,
             "Nobody holds the Lease; the instances elect a primary among themselves".to_owned(),
         ),
+        Wait::Failover(name) => {
+            goes_on(name, format!("{name} gets a pod as soon as there is a primary again"))
+        }
         Wait::Secret(role) => entry(
             blocked::OPERATION_IN_PROGRESS,
             None,

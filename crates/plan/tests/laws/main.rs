@@ -14,9 +14,11 @@ use std::collections::BTreeSet;
 use events::{event, happen};
 use matriarch_plan::action::VolumeRole;
 use matriarch_plan::protocol;
-use matriarch_plan::report::Activity;
+use matriarch_plan::report::{Activity, Wait};
 use matriarch_plan::spec::Fenced;
-use matriarch_plan::world::{EndedContainer, Kind, Node, NodeFacts, Object, Role, SecretRole};
+use matriarch_plan::world::{
+    EndedContainer, Kind, Node, NodeFacts, Object, Role, SecretRole, State,
+};
 use matriarch_plan::{Action, InstanceName, Plan, Seen, World, lint, plan};
 use model::{GIGABYTE, Model, spec, stamp};
 use proptest::prelude::*;
@@ -564,6 +566,38 @@ fn an_older_lease_that_was_restored_frees_nobody() {
     assert_eq!(freed(&checked(&model.world)), None, "an instance has obeyed a higher term");
 }
 
+fn gets_a_pod(planned: &Plan, instance: &InstanceName) -> bool {
+    let made = |action: &&Action| matches!(action, Action::CreatePod { instance: it, .. } if it == instance);
+    actions(planned).iter().any(made)
+}
+
+#[test]
+fn a_failover_goes_before_the_pod_of_the_former_primary() {
+    let mut model = healthy(3);
+    model.lose_pod(&name(1));
+    let lease_of = |model: &mut Model, holder: Option<u32>, unchanged_ms: u64| {
+        let Seen::Known(lease) = &mut model.world.lease else { panic!("no Lease") };
+        (lease.holder, lease.unchanged_ms) = (holder.map(name), unchanged_ms);
+    };
+    for (holder, unchanged_ms, held) in
+        [(Some(1), 100, true), (Some(1), 1_500, false), (None, 900, true), (Some(2), 0, true)]
+    {
+        lease_of(&mut model, holder, unchanged_ms);
+        let planned = checked(&model.world);
+        assert_eq!(gets_a_pod(&planned, &name(1)), !held, "{holder:?} {unchanged_ms}");
+        let wakes = planned.wake.is_some_and(|wake| wake.after_ms == 1_500 - unchanged_ms);
+        assert_eq!(wakes, held, "{holder:?} {unchanged_ms}");
+    }
+    model.report_of(&name(2), |said| said.role = Role::Primary);
+    assert!(gets_a_pod(&checked(&model.world), &name(1)), "the failover is over");
+    // Nobody else runs that could be promoted.
+    lease_of(&mut model, Some(1), 0);
+    for standby in [2, 3] {
+        model.report_of(&name(standby), |said| said.state = State::Stopped);
+    }
+    assert!(gets_a_pod(&checked(&model.world), &name(1)), "it is the only way to a primary");
+}
+
 #[test]
 fn nothing_is_done_for_a_cluster_that_is_deleted_or_paused() {
     let mut model = healthy(3);
@@ -692,8 +726,13 @@ proptest! {
                     full.memory.members.get(instance).is_some_and(|member| member.leaving)
                         && model.world.memory.members.get(instance).is_some_and(|it| !it.leaving)
                 };
+                // And holds no pod back until a failover is over.
+                let waits = |instance: &InstanceName| {
+                    let waits = full.report.steps.iter().flat_map(|step| &step.waits);
+                    waits.into_iter().any(|it| *it == Wait::Failover(instance.clone()))
+                };
                 let same = match action {
-                    Action::CreatePod { instance, .. } => retires(instance),
+                    Action::CreatePod { instance, .. } => retires(instance) || waits(instance),
                     Action::CreateLease => false,
                     _ => true,
                 };

@@ -252,6 +252,7 @@ impl Model {
         if let Seen::Known(lease) = &mut self.world.lease {
             change(lease);
             lease.identity = identity;
+            lease.unchanged_ms = 0;
         }
     }
 
@@ -314,6 +315,10 @@ impl Model {
             })
             .map(|(name, _)| name.clone())
             .collect();
+        // As the operator finds a Lease between two renewals.
+        if let Seen::Known(lease) = &mut self.world.lease {
+            lease.unchanged_ms = 1_500;
+        }
         self.elect(&running);
         let names: Vec<InstanceName> = self.world.instances.keys().cloned().collect();
         for name in names {
