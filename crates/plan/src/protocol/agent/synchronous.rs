@@ -197,7 +197,8 @@ impl Protocol {
     ) -> Shift {
         let me = self.me();
         let old = lease.quorum.as_ref();
-        let mut both = StandbyNames::satisfying(old.into_iter().chain(&quorum), &me);
+        let in_force = holding.names.as_ref();
+        let mut both = StandbyNames::bridging(in_force, old, quorum.as_ref(), &me);
         if !clause!(self, ShiftSatisfiesBoth) {
             both = names.clone();
         }
