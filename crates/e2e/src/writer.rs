@@ -22,6 +22,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 
 /// Time between two writes of an undisturbed writer.
@@ -187,10 +188,20 @@ impl Drop for Writer {
     }
 }
 
-/// The greatest number that is there.
+/// The greatest number that is there. After a node was cut its kube-proxy may lead to the former
+/// primary for some seconds more.
 async fn prepare(target: &Target) -> anyhow::Result<i64> {
-    let client = target.connect().await?;
-    client.batch_execute("create table if not exists written (value bigint primary key)").await?;
+    let mut attempts = 0;
+    let client = loop {
+        let client = target.connect().await?;
+        let table = "create table if not exists written (value bigint primary key)";
+        let Err(error) = client.batch_execute(table).await else { break client };
+        attempts += 1;
+        if attempts == 30 || error.code() != Some(&SqlState::READ_ONLY_SQL_TRANSACTION) {
+            return Err(error.into());
+        }
+        sleep(Duration::from_secs(1)).await;
+    };
     Ok(client.query_one("select coalesce(max(value), 0) from written", &[]).await?.get(0))
 }
 

@@ -54,7 +54,8 @@ impl Load {
     }
 }
 
-/// After a node was cut, its kube-proxy may lead to the former primary for some seconds more.
+/// After a node was cut, its kube-proxy may lead to the former primary, or to nobody, for some
+/// seconds more.
 async fn make_tables(place: &Place, program: &Path, connection_string: &str) -> anyhow::Result<()> {
     let mut attempts = 0;
     loop {
@@ -68,7 +69,9 @@ async fn make_tables(place: &Place, program: &Path, connection_string: &str) -> 
         if made.status.success() {
             return Ok(());
         }
-        ensure!(attempts < 30 && error.contains("read-only transaction"), "pgbench -i: {error}");
+        let astray = ["read-only transaction", "Connection refused"];
+        let astray = astray.iter().any(|words| error.contains(words));
+        ensure!(attempts < 30 && astray, "pgbench -i: {error}");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
