@@ -29,6 +29,8 @@ pub(super) const SCRIPTS: &[Named] = &[
     ("P's volume is attached to another machine by force", volume_attached_twice),
     ("P alone, its volume goes back to a snapshot", |world| goes_back(world, true)),
     ("P's volume is attached twice, members vouch for P", attached_twice_vouched),
+    ("P is cut off, its address goes with the swap", address_goes_with_the_swap),
+    ("P is cut off, its address goes before a long promotion", address_goes_before_the_promotion),
 ];
 
 impl World {
@@ -481,4 +483,33 @@ fn attached_twice_vouched(world: &mut World) {
     world.pods[former].alive = false;
     world.heal_network();
     world.seconds(30);
+}
+
+fn address_goes_with_the_swap(world: &mut World) {
+    // Elsewhere an election waits a second for the answers of the dead.
+    if !world.is_required() {
+        return;
+    }
+    let primary = world.primary();
+    world.cut_off(primary);
+    let gone = |world: &World| world.api.endpoint != Some(primary);
+    let swapped = world.pass_until(SECOND / 200, 60 * SECOND, gone);
+    let direct = swapped && world.api.endpoint.is_some();
+    world.expect(direct, "-rw leads from the old primary to the new one in one step");
+    world.hurry(20);
+    world.heal_network();
+}
+
+fn address_goes_before_the_promotion(world: &mut World) {
+    let primary = world.primary();
+    for standby in world.standbys() {
+        world.set_replay_lag(standby, 5 * SECOND);
+    }
+    world.cut_off(primary);
+    let gone = |world: &World| world.api.endpoint != Some(primary);
+    let left = world.pass_until(SECOND / 200, 60 * SECOND, gone);
+    let nowhere = left && world.api.endpoint.is_none();
+    world.expect(nowhere, "-rw does not lead to a lost primary for as long as a promotion takes");
+    world.hurry(20);
+    world.heal_network();
 }

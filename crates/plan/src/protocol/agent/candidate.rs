@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use crate::protocol::command::{Action, Base};
 use crate::protocol::event::PostgresState;
-use crate::protocol::identity::{Incarnation, InstanceName, Member, Version};
+use crate::protocol::identity::{Address, Incarnation, InstanceName, Member, Version};
 use crate::protocol::lease::{Lease, ReleaseProof};
 use crate::protocol::message::{MemberStatus, Question, Refusal, Standing, Verdict};
-use crate::protocol::moment::Span;
+use crate::protocol::moment::{Moment, Span};
 use crate::protocol::position::Kinship;
 use crate::protocol::quorum::Quorum;
 use crate::protocol::view::{HumanOption, Waiting};
@@ -27,6 +27,10 @@ pub(super) const SURRENDERED: Span = Span::seconds(60);
 /// How long a word of the holder's is good for.
 const WORD: Span = Span::seconds(10);
 
+/// How long a quick failover may take before the former holder is taken out of `-rw` for it:
+/// kube-proxy takes changes once a second, so that the swap would wait behind this one.
+const SWAP_SOON: Span = Span::seconds(1);
+
 /// On what ground it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ground {
@@ -36,6 +40,16 @@ enum Ground {
     Open,
     /// Rule 16.
     Quick,
+}
+
+/// Whom a candidacy is against, as long as L says so.
+#[derive(Clone, Debug)]
+pub(super) struct Suspicion {
+    version: Version,
+    /// When `-rw` is not to lead there any more.
+    due: Moment,
+    /// Where; none once it is done.
+    away: Option<Address>,
 }
 
 /// A candidacy.
@@ -203,20 +217,41 @@ impl Protocol {
     }
 
     fn begin_candidacy(&mut self, lease: Lease, ground: Ground) {
-        // Rule 12: the old address goes at suspicion where the old holder is not proved stopped.
-        if ground != Ground::Successor
-            && let Some(holder) = &lease.holder
-            && let Some(old) = lease.entry(&holder.incarnation)
-        {
-            let away = old.address.clone();
-            self.run(Action::UnpointService { away });
-        }
+        self.suspect(&lease, ground);
         let candidacy =
             Candidacy { version: self.api.version, lease, ground, round: None, taking: false };
         self.decide_candidate(Box::new(candidacy));
     }
 
+    /// Rule 12: the old address is to go where the old holder is not proved stopped.
+    fn suspect(&mut self, lease: &Lease, ground: Ground) {
+        let version = self.api.version;
+        let entry = lease.holder.as_ref().and_then(|holder| lease.entry(&holder.incarnation));
+        let Some(former) = entry.filter(|_| ground != Ground::Successor) else { return };
+        let soon = if ground == Ground::Quick { SWAP_SOON } else { Span::ZERO };
+        let before = self.suspicion.take().filter(|it| it.version == version);
+        let due = before.map_or(self.now + soon, |it| it.due.min(self.now + soon));
+        self.suspicion = Some(Suspicion { version, due, away: Some(former.address.clone()) });
+    }
+
+    /// Takes the suspected one out of `-rw` where nobody could be there instead at once.
+    pub(super) fn unpoint_suspected(&mut self) {
+        let late = |it: &&Suspicion| self.now >= it.due;
+        let away = self.suspicion.as_ref().filter(late).and_then(|it| it.away.clone());
+        if let Some(away) = away {
+            self.run(Action::UnpointService { away });
+        }
+    }
+
+    /// The address was taken out, or leads to another already.
+    pub(super) fn unpointed(&mut self, action: &Action) {
+        if let (Action::UnpointService { away }, Some(suspicion)) = (action, &mut self.suspicion) {
+            suspicion.away.take_if(|it| it == away);
+        }
+    }
+
     pub(super) fn decide_candidate(&mut self, mut candidacy: Box<Candidacy>) {
+        self.unpoint_suspected();
         if candidacy.taking {
             self.duty = Duty::Candidate(candidacy);
             return;

@@ -588,6 +588,7 @@ impl Protocol {
 
     /// Rules 12 and 15.
     fn promote(&mut self, holding: &mut Holding, since: Moment) {
+        self.unpoint_suspected();
         let limit = self.directive.as_ref().map_or(Span::seconds(3600), |d| d.delays.promotion);
         match self.state() {
             PostgresState::Primary => {

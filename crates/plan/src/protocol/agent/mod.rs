@@ -33,7 +33,7 @@ use super::position::{History, Position};
 use super::view::{Counts, HumanOption, Unique, Waiting, WishOutcome};
 
 use api::Api;
-use candidate::Candidacy;
+use candidate::{Candidacy, Suspicion};
 use holder::Holding;
 use peers::Peers;
 use restore::Restoration;
@@ -132,6 +132,7 @@ pub struct Protocol {
     replies: Vec<PendingReply>,
     word: Option<Word>,
     termination: Option<(Termination, Moment)>,
+    suspicion: Option<Suspicion>,
     /// The term that it gave up because it could not be promoted, and when.
     surrendered: Option<(Term, Moment)>,
     retry_at: Moment,
@@ -183,6 +184,7 @@ impl Protocol {
             replies: Vec::new(),
             word: None,
             termination: None,
+            suspicion: None,
             surrendered: None,
             retry_at: now,
             failures: 0,
@@ -292,6 +294,7 @@ impl Protocol {
             }
         } else if *outcome != Outcome::Superseded {
             self.failed.remove(&lane);
+            self.unpointed(&done.action);
             if of_server {
                 self.failures = 0;
                 self.failure = None;
