@@ -189,19 +189,29 @@ impl Drop for Writer {
 }
 
 /// The greatest number that is there. After a node was cut its kube-proxy may lead to the former
-/// primary for some seconds more.
+/// primary for some seconds more, which stands or is just being started.
 async fn prepare(target: &Target) -> anyhow::Result<i64> {
     let mut attempts = 0;
-    let client = loop {
-        let client = target.connect().await?;
-        let table = "create table if not exists written (value bigint primary key)";
-        let Err(error) = client.batch_execute(table).await else { break client };
+    loop {
+        let error = match greatest(target).await {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
         attempts += 1;
-        if attempts == 30 || error.code() != Some(&SqlState::READ_ONLY_SQL_TRANSACTION) {
-            return Err(error.into());
+        let database = error.downcast_ref::<tokio_postgres::Error>().and_then(|it| it.code());
+        let io = error.chain().find_map(|it| it.downcast_ref::<std::io::Error>());
+        let astray = database == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+            || io.is_some_and(|it| it.kind() == std::io::ErrorKind::ConnectionRefused);
+        if attempts == 30 || !astray {
+            return Err(error);
         }
         sleep(Duration::from_secs(1)).await;
-    };
+    }
+}
+
+async fn greatest(target: &Target) -> anyhow::Result<i64> {
+    let client = target.connect().await?;
+    client.batch_execute("create table if not exists written (value bigint primary key)").await?;
     Ok(client.query_one("select coalesce(max(value), 0) from written", &[]).await?.get(0))
 }
 
