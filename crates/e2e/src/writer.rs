@@ -50,6 +50,8 @@ pub struct Place(pub Option<PathBuf>);
 pub struct Tally {
     /// Writes acknowledged.
     pub acknowledged: usize,
+    /// From the first acknowledgement to the last.
+    pub lasted: Duration,
     /// Writes acknowledged that are gone.
     pub lost: Vec<i64>,
     /// Longest time between two acknowledgements.
@@ -232,8 +234,10 @@ async fn compare(target: &Target, acknowledged: Vec<(i64, Instant)>) -> anyhow::
     let longest = gaps
         .map(|((_, before), (_, after))| (after.duration_since(*before), *after))
         .max_by_key(|(gap, _)| *gap);
+    let ends = acknowledged.first().zip(acknowledged.last());
     Ok(Tally {
         acknowledged: values.len(),
+        lasted: ends.map(|((_, first), (_, last))| *last - *first).unwrap_or_default(),
         lost: crate::local::lost(&values, &stored),
         longest_gap: longest.map(|(gap, _)| gap).unwrap_or_default(),
         gap_ended: longest.and_then(|(_, end)| SystemTime::now().checked_sub(end.elapsed())),

@@ -14,8 +14,9 @@ pub async fn nothing_lost(writer: Writer) -> Result<()> {
     writer.goes_on(PATIENCE).await?;
     let tally = writer.finish().await?;
     println!(
-        "{} writes acknowledged, {} lost, longest gap {:.2} s",
+        "{} writes acknowledged in {:.0} s, {} lost, longest gap {:.2} s",
         tally.acknowledged,
+        tally.lasted.as_secs_f64(),
         tally.lost.len(),
         tally.longest_gap.as_secs_f64()
     );

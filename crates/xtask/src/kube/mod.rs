@@ -13,6 +13,7 @@ mod pki;
 mod program;
 mod storage;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -26,6 +27,9 @@ use crate::{paths, setup};
 use cgroup::Hierarchies;
 use cluster::{Cluster, Machine, run_directory};
 use node::Node;
+
+/// Beside each node, the names of the archives whose images it was given.
+const LOADED: &str = "loaded";
 
 /// What can be done with the test cluster.
 #[derive(Subcommand)]
@@ -240,6 +244,7 @@ fn start(cluster: &Cluster, hierarchies: &Hierarchies) -> Result<()> {
         node.start_containers()?;
         if fresh {
             addons::load_images(cluster, &node)?;
+            load_known_elsewhere(cluster, &node, machine)?;
         }
         node.start_kubelet()?;
         storage::start_node(cluster, &node, machine)?;
@@ -305,22 +310,43 @@ fn load(archive: &Path) -> Result<()> {
 /// such a node. What a node knows is remembered beside it, and goes with it.
 pub fn load_once(archive: &Path) -> Result<bool> {
     let (cluster, hierarchies) = (Cluster::existing()?, Hierarchies::read()?);
+    let mut loaded = false;
+    for machine in cluster.nodes() {
+        loaded |= load_to(&cluster, &Node::new(&cluster, &hierarchies, machine), machine, archive)?;
+    }
+    Ok(loaded)
+}
+
+/// Makes the images of an archive known to one node; false if it knows them.
+fn load_to(cluster: &Cluster, node: &Node<'_>, machine: Machine, archive: &Path) -> Result<bool> {
     let shown = archive.display();
     let file = fs::metadata(archive).with_context(|| format!("cannot read {shown}"))?;
     let changed = file.modified().with_context(|| format!("{shown} has no time of change"))?;
     let mark = format!("{changed:?}, {} bytes", file.len());
     let name = archive.file_name().with_context(|| format!("{shown} is no file"))?;
-    let mut loaded = false;
-    for machine in cluster.nodes() {
-        let noted = cluster.home(machine).join("loaded").join(name);
-        if fs::read_to_string(&noted).is_ok_and(|text| text == mark) {
-            continue;
-        }
-        Node::new(&cluster, &hierarchies, machine).load(archive)?;
-        cluster::write(&noted, &mark)?;
-        loaded = true;
+    let noted = cluster.home(machine).join(LOADED).join(name);
+    if fs::read_to_string(&noted).is_ok_and(|text| text == mark) {
+        return Ok(false);
     }
-    Ok(loaded)
+    node.load(archive)?;
+    cluster::write(&noted, &mark)?;
+    Ok(true)
+}
+
+/// A node that takes a lost one's place knows what the others do: elsewhere it would pull it.
+fn load_known_elsewhere(cluster: &Cluster, node: &Node<'_>, machine: Machine) -> Result<()> {
+    let mut names = BTreeSet::new();
+    for other in cluster.nodes() {
+        // A node that was given nothing yet has no such folder.
+        let noted = fs::read_dir(cluster.home(other).join(LOADED)).into_iter().flatten();
+        names.extend(noted.flatten().map(|entry| entry.file_name()));
+    }
+    for archive in names.into_iter().map(|name| cluster.images().join(name)) {
+        if archive.exists() {
+            load_to(cluster, node, machine, &archive)?;
+        }
+    }
+    Ok(())
 }
 
 fn lose(number: u8) -> Result<()> {
