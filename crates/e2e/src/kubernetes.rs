@@ -504,7 +504,11 @@ impl Database<'_> {
         // kube-proxy of a node that was cut off may still lead to the former primary.
         self.answer("select pg_is_in_recovery()", "f").await?;
         let place = self.elsewhere().await?;
-        Writer::start_at(&place, &self.connection_string().await?, CLIENT_PATIENCE).await
+        let target = self.connection_string().await?;
+        let writer = Writer::start_at(&place, &target, CLIENT_PATIENCE).await?;
+        // An outage is the time between two acknowledgements: there has to be one before it.
+        writer.goes_on(PATIENCE).await?;
+        Ok(writer)
     }
 
     /// Asks through `-rw` from another node than the primary's.
