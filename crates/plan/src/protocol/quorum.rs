@@ -81,23 +81,18 @@ impl StandbyNames {
     }
 
     /// Names for the time between two quorums, under which every commit satisfies both (rule 14a):
-    /// the new quorum's own or those in force, where either does, because then commits wait for no
-    /// more than before or after; else all of both.
+    /// those that are to be or those in force, where either does, because then commits wait for no
+    /// more, and no fewer, than before or after; else all of both.
     pub fn bridging(
+        target: &Self,
         in_force: Option<&Self>,
         old: Option<&Quorum>,
         new: Option<&Quorum>,
         primary: &Incarnation,
     ) -> Self {
-        let both = |names: &Self| names.guarantees(old, primary) && names.guarantees(new, primary);
-        let of_new = Self::satisfying(new, primary);
-        if both(&of_new) {
-            return of_new;
-        }
-        match in_force {
-            Some(names) if both(names) => names.clone(),
-            Some(_) | None => Self::satisfying(old.into_iter().chain(new), primary),
-        }
+        let both = |names: &&Self| names.guarantees(old, primary) && names.guarantees(new, primary);
+        let found = [Some(target), in_force].into_iter().flatten().find(both);
+        found.cloned().unwrap_or_else(|| Self::satisfying(old.into_iter().chain(new), primary))
     }
 
     /// The next setting on the way from this one to `target`, each to be seen in force before the
@@ -204,13 +199,17 @@ mod tests {
         let any_of = |of: &[&str]| StandbyNames::satisfying([&quorum(1, of)], &p);
         let (few, many) = (quorum(2, &["p", "a"]), quorum(2, &["p", "a", "b"]));
         let bridge = |in_force: Option<&StandbyNames>, old, new| {
-            let names = StandbyNames::bridging(in_force, Some(old), Some(new), &p);
+            let target = StandbyNames::satisfying([new], &p);
+            let names = StandbyNames::bridging(&target, in_force, Some(old), Some(new), &p);
             assert!(names.guarantees(Some(old), &p), "{names:?} breaks {old:?}");
             assert!(names.guarantees(Some(new), &p), "{names:?} breaks {new:?}");
             names
         };
         assert_eq!(bridge(None, &many, &few), any_of(&["a"]));
         assert_eq!(bridge(Some(&any_of(&["a"])), &few, &many), any_of(&["a"]));
+        // Two are asked for, and one of them may be outside the cluster: two it is meanwhile, too.
+        let two = StandbyNames { need: 2, outside: ["archive".into()].into(), ..any_of(&["a"]) };
+        assert_eq!(StandbyNames::bridging(&two, None, Some(&many), Some(&few), &p), two);
         // Somebody else instead: b alone would break the old promise, a alone the new one.
         let other = quorum(2, &["p", "b"]);
         assert_eq!(bridge(Some(&any_of(&["a"])), &few, &other).need, 2);

@@ -198,7 +198,7 @@ impl Protocol {
         let me = self.me();
         let old = lease.quorum.as_ref();
         let in_force = holding.names.as_ref();
-        let mut both = StandbyNames::bridging(in_force, old, quorum.as_ref(), &me);
+        let mut both = StandbyNames::bridging(&names, in_force, old, quorum.as_ref(), &me);
         if !clause!(self, ShiftSatisfiesBoth) {
             both = names.clone();
         }
