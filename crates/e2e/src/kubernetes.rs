@@ -501,8 +501,7 @@ impl Database<'_> {
     /// # Errors
     /// If it cannot begin.
     pub async fn writer(&self) -> Result<Writer> {
-        // kube-proxy of a node that was cut off may still lead to the former primary.
-        self.answer("select pg_is_in_recovery()", "f").await?;
+        self.leads_to_primary().await?;
         let place = self.elsewhere().await?;
         let target = self.connection_string().await?;
         let writer = Writer::start_at(&place, &target, CLIENT_PATIENCE).await?;
@@ -529,6 +528,15 @@ impl Database<'_> {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Waits until `-rw` leads to a primary: kube-proxy of a node that was cut off may still lead to
+    /// the former one.
+    ///
+    /// # Errors
+    /// If it never does.
+    pub async fn leads_to_primary(&self) -> Result<()> {
+        self.answer("select pg_is_in_recovery()", "f").await
     }
 
     /// Waits until SQL through `-rw` gives this answer.

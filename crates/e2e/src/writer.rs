@@ -22,7 +22,6 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::SimpleQueryMessage;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 
 /// Time between two writes of an undisturbed writer.
@@ -190,28 +189,8 @@ impl Drop for Writer {
     }
 }
 
-/// The greatest number that is there. After a node was cut its kube-proxy may lead to the former
-/// primary for some seconds more, which stands or is just being started.
+/// The greatest number that is there.
 async fn prepare(target: &Target) -> anyhow::Result<i64> {
-    let mut attempts = 0;
-    loop {
-        let error = match greatest(target).await {
-            Ok(value) => return Ok(value),
-            Err(error) => error,
-        };
-        attempts += 1;
-        let database = error.downcast_ref::<tokio_postgres::Error>().and_then(|it| it.code());
-        let io = error.chain().find_map(|it| it.downcast_ref::<std::io::Error>());
-        let astray = database == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
-            || io.is_some_and(|it| it.kind() == std::io::ErrorKind::ConnectionRefused);
-        if attempts == 30 || !astray {
-            return Err(error);
-        }
-        sleep(Duration::from_secs(1)).await;
-    }
-}
-
-async fn greatest(target: &Target) -> anyhow::Result<i64> {
     let client = target.connect().await?;
     client.batch_execute("create table if not exists written (value bigint primary key)").await?;
     Ok(client.query_one("select coalesce(max(value), 0) from written", &[]).await?.get(0))

@@ -211,6 +211,7 @@ impl Site for Nodes<'_> {
     }
 
     async fn load(&self, load: Load) -> Result<Option<Running>> {
+        self.database.leads_to_primary().await?;
         let place = self.database.elsewhere().await?;
         load.start(&place, &self.database.libpq_string().await?).await
     }

@@ -38,7 +38,13 @@ impl Load {
     ) -> anyhow::Result<Option<Running>> {
         let Self::Pgbench(rate) = self else { return Ok(None) };
         let program = find()?;
-        make_tables(place, &program, connection_string).await?;
+        let made = at(place, &program)
+            .args(["-i", "-q", "-s", "5", connection_string])
+            .output()
+            .await
+            .context("cannot run pgbench")?;
+        let error = String::from_utf8_lossy(&made.stderr);
+        ensure!(made.status.success(), "pgbench -i: {error}");
         let (place, connection_string) = (place.clone(), connection_string.to_owned());
         let task = tokio::spawn(async move {
             // It ends with every connection that breaks, and is started again.
@@ -51,28 +57,6 @@ impl Load {
             }
         });
         Ok(Some(Running(task)))
-    }
-}
-
-/// After a node was cut, its kube-proxy may lead to the former primary, or to nobody, for some
-/// seconds more.
-async fn make_tables(place: &Place, program: &Path, connection_string: &str) -> anyhow::Result<()> {
-    let mut attempts = 0;
-    loop {
-        let made = at(place, program)
-            .args(["-i", "-q", "-s", "5", connection_string])
-            .output()
-            .await
-            .context("cannot run pgbench")?;
-        let error = String::from_utf8_lossy(&made.stderr);
-        attempts += 1;
-        if made.status.success() {
-            return Ok(());
-        }
-        let astray = ["read-only transaction", "Connection refused"];
-        let astray = astray.iter().any(|words| error.contains(words));
-        ensure!(attempts < 30 && astray, "pgbench -i: {error}");
-        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
