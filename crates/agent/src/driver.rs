@@ -522,6 +522,10 @@ impl Driver {
             let _ended = self.inputs.send(Input::Event(event));
         }
         self.doing = doing;
+        if matches!(action, Action::Promote { .. } | Action::StartPrimary { .. }) {
+            let endpoint = self.endpoint.clone();
+            tokio::spawn(async move { endpoint.look().await });
+        }
         let (context, inputs) = (self.context.clone(), self.inputs.clone());
         let task = tokio::task::spawn_local(async move {
             let outcome = operation::run(&context, &action).await;
@@ -537,8 +541,9 @@ impl Driver {
         let endpoint = self.endpoint.clone();
         tokio::task::spawn_local(async move {
             let outcome = match &action {
-                Action::PointService { to } => {
-                    endpoint.point_to(&to.host, to.postgres_port).await.map_err(|it| chain(&it))
+                Action::PointService { to, term } => {
+                    let pointed = endpoint.point_to(&to.host, to.postgres_port, *term).await;
+                    pointed.map_err(|it| chain(&it))
                 }
                 Action::UnpointService { away } => {
                     endpoint.remove(&away.host).await.map_err(|it| chain(&it))

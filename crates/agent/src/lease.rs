@@ -1,6 +1,4 @@
-//! The cluster's Lease in the API, with a client of its own (traps H8): one second for each request
-//! in all, and a new connection after every failure, because a connection into a cut network never
-//! answers.
+//! The cluster's Lease in the API, by a [`Line`] of its own: one second for each request in all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,15 +6,16 @@ use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
-use kube::{Api, Client};
+use matriarch_api::causes::chain;
 use matriarch_api::identity::Identity;
 use matriarch_plan::protocol::lease::ANNOTATIONS;
 use matriarch_plan::protocol::{
     ApiRefusal, Base, LeaseReading, LeaseRecord, LeaseWriting, Version,
 };
 
-use crate::kubernetes;
+use crate::kubernetes::{Failure, Line};
 use crate::options::AgentOptions;
 
 /// For each request, connecting included.
@@ -30,35 +29,21 @@ const SILENCE: u32 = 3;
 pub struct LeaseClient {
     options: AgentOptions,
     identity: Identity,
-    client: Option<Client>,
+    line: Line,
     /// The object as last read or written: what else is on it must survive our writes.
     last: Option<Lease>,
     /// Requests without an answer since the last answer.
     unanswered: Arc<AtomicU32>,
 }
 
-enum Failure {
-    Silent,
-    Status(u16),
-    Client(kubernetes::Error),
-}
-
-impl Failure {
-    fn of(error: &kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) => Self::Status(status.code),
-            _ => Self::Silent,
-        }
-    }
-
-    fn refusal(&self) -> Option<ApiRefusal> {
-        match self {
-            Self::Status(401) => Some(ApiRefusal::Unauthorized),
-            Self::Status(403) => Some(ApiRefusal::Forbidden),
-            Self::Status(404) => Some(ApiRefusal::NotFound),
-            Self::Status(400 | 422) => Some(ApiRefusal::Invalid),
-            Self::Status(_) | Self::Silent | Self::Client(_) => None,
-        }
+/// What the protocol is told of a refusal; none if the answer says nothing of the Lease.
+fn refusal(failure: &Failure) -> Option<ApiRefusal> {
+    match failure.code()? {
+        401 => Some(ApiRefusal::Unauthorized),
+        403 => Some(ApiRefusal::Forbidden),
+        404 => Some(ApiRefusal::NotFound),
+        400 | 422 => Some(ApiRefusal::Invalid),
+        _ => None,
     }
 }
 
@@ -67,41 +52,25 @@ impl LeaseClient {
     #[must_use]
     pub fn new(options: &AgentOptions, identity: Identity) -> Self {
         let unanswered = Arc::default();
-        Self { options: options.clone(), identity, client: None, last: None, unanswered }
-    }
-
-    fn api(&mut self) -> Result<Api<Lease>, Failure> {
-        let client = match &self.client {
-            Some(client) => client.clone(),
-            None => {
-                let client = kubernetes::connect(&self.options, LIMIT).map_err(Failure::Client)?;
-                self.client.insert(client).clone()
-            }
-        };
-        Ok(Api::namespaced(client, &self.options.namespace))
+        let line = Line::new(options, LIMIT);
+        Self { options: options.clone(), identity, line, last: None, unanswered }
     }
 
     /// Reads it, from the API and not from a cache.
     pub async fn read(&mut self) -> LeaseReading {
         let outcome = self.try_read().await;
         self.note(outcome.as_ref().err());
-        if let Err(failure) = &outcome {
-            self.after(failure);
-        }
         match outcome {
             Ok(lease) => self.found(lease),
-            Err(Failure::Status(404)) => LeaseReading::Absent,
-            Err(failure) => failure.refusal().map_or(LeaseReading::NoAnswer, LeaseReading::Refused),
+            Err(failure) if failure.code() == Some(404) => LeaseReading::Absent,
+            Err(failure) => refusal(&failure).map_or(LeaseReading::NoAnswer, LeaseReading::Refused),
         }
     }
 
-    async fn try_read(&mut self) -> Result<Lease, Failure> {
-        let api = self.api()?;
+    async fn try_read(&self) -> Result<Lease, Failure> {
         let name = matriarch_api::names::lease(&self.options.cluster);
-        match tokio::time::timeout(LIMIT, api.get(&name)).await {
-            Ok(outcome) => outcome.map_err(|error| Failure::of(&error)),
-            Err(_) => Err(Failure::Silent),
-        }
+        let namespace = &self.options.namespace;
+        self.line.ask(async |client| Api::namespaced(client, namespace).get(&name).await).await
     }
 
     /// A Lease that a watch brought, which may lag behind a read.
@@ -124,42 +93,36 @@ impl LeaseClient {
     pub async fn write(&mut self, base: Base, record: &LeaseRecord) -> LeaseWriting {
         let outcome = self.try_write(base, record).await;
         self.note(outcome.as_ref().err());
-        if let Err(failure) = &outcome {
-            self.after(failure);
-        }
         match outcome {
             Ok(lease) => {
                 let version = version_of(&lease);
                 self.last = Some(lease);
                 version.map_or(LeaseWriting::Unknown, LeaseWriting::Written)
             }
-            Err(Failure::Status(409)) => LeaseWriting::Conflict,
+            Err(failure) if failure.code() == Some(409) => LeaseWriting::Conflict,
             // A client that could not be built has sent nothing, but says nothing either.
-            Err(failure) => failure.refusal().map_or(LeaseWriting::Unknown, LeaseWriting::Refused),
+            Err(failure) => refusal(&failure).map_or(LeaseWriting::Unknown, LeaseWriting::Refused),
         }
     }
 
-    async fn try_write(&mut self, base: Base, record: &LeaseRecord) -> Result<Lease, Failure> {
-        let api = self.api()?;
+    async fn try_write(&self, base: Base, record: &LeaseRecord) -> Result<Lease, Failure> {
         let name = matriarch_api::names::lease(&self.options.cluster);
         let lease = self.object(&name, base, record);
         let parameters = PostParams::default();
-        let request = async {
+        let request = async |client| {
+            let api: Api<Lease> = Api::namespaced(client, &self.options.namespace);
             match base {
                 Base::Version(_) => api.replace(&name, &parameters, &lease).await,
                 Base::Absent => api.create(&parameters, &lease).await,
             }
         };
-        match tokio::time::timeout(LIMIT, request).await {
-            Ok(outcome) => outcome.map_err(|error| Failure::of(&error)),
-            Err(_) => Err(Failure::Silent),
-        }
+        self.line.ask(request).await
     }
 
     /// Tells once that the API is away, and once that it is back.
     fn note(&self, failure: Option<&Failure>) {
         let unanswered = match failure {
-            None | Some(Failure::Status(_)) => {
+            None | Some(Failure::Refused(_)) => {
                 let before = self.unanswered.swap(0, Ordering::Relaxed);
                 if before >= SILENCE {
                     tracing::info!(unanswered = before, "the API server answers again");
@@ -170,22 +133,11 @@ impl LeaseClient {
                 self.unanswered.fetch_add(1, Ordering::Relaxed).saturating_add(1)
             }
         };
+        if let Some(Failure::Client(error)) = failure {
+            tracing::warn!(error = chain(error), "no client");
+        }
         if unanswered == SILENCE {
             tracing::warn!("the API server does not answer: the Lease cannot be read or written");
-        }
-    }
-
-    /// After a failure nothing of the old connection is used again.
-    fn after(&mut self, failure: &Failure) {
-        match failure {
-            Failure::Silent => {}
-            Failure::Status(code) => tracing::debug!(code, "the API refuses"),
-            Failure::Client(error) => tracing::warn!(%error, "no client"),
-        }
-        match failure {
-            // An answer: the connection is whole.
-            Failure::Status(403 | 404 | 409 | 422) => {}
-            Failure::Silent | Failure::Status(_) | Failure::Client(_) => self.client = None,
         }
     }
 
@@ -228,7 +180,8 @@ fn version_of(lease: &Lease) -> Option<Version> {
     lease.metadata.resource_version.as_ref()?.parse().ok().map(Version)
 }
 
-fn record_of(lease: &Lease, identity: Identity) -> LeaseRecord {
+/// What the protocol reads of the object.
+pub fn record_of(lease: &Lease, identity: Identity) -> LeaseRecord {
     let spec = lease.spec.as_ref();
     LeaseRecord::of_object(
         spec.and_then(|spec| spec.holder_identity.as_deref()),

@@ -109,8 +109,7 @@ pub async fn run(options: AgentOptions) -> Result<Ended, Error> {
         client.clone(),
         known_sender,
     ));
-    let endpoint =
-        endpoint::ReadWriteEndpoint::new(client, &options, identity, context.known.clone());
+    let endpoint = endpoint::ReadWriteEndpoint::new(&options, identity, context.known.clone());
     let parts = prepare(context, protocol, (ledger_file, hello), endpoint, inputs).await?;
     Box::pin(Driver::new(parts).run(received, hello.terminating)).await
 }

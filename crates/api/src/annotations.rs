@@ -36,6 +36,8 @@ pub enum Annotation {
     CoredumpFilter,
     /// On a pod: `true` has the instance made anew on new volumes.
     Unrecoverable,
+    /// On EndpointSlices that lead to the primary: the term of the Lease under which it wrote them.
+    Term,
 }
 
 impl Annotation {
@@ -55,6 +57,7 @@ impl Annotation {
             Self::PodPatch => "podPatch",
             Self::CoredumpFilter => "coredumpFilter",
             Self::Unrecoverable => "unrecoverable",
+            Self::Term => "term",
         }
     }
 
@@ -74,7 +77,8 @@ impl Annotation {
             | Self::PodSpec
             | Self::ReconcilePodSpec
             | Self::PodPatch
-            | Self::CoredumpFilter => identity.key(self.suffix()),
+            | Self::CoredumpFilter
+            | Self::Term => identity.key(self.suffix()),
         }
     }
 }

@@ -31,6 +31,9 @@ const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy"
 "omitStages": ["RequestReceived"],
 "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts"]}, {"level": "None"}]}"#;
 
+/// The token of an administrator.
+pub const ADMIN_TOKEN: &str = "test-admin";
+
 /// Programs that are needed.
 const PROGRAMS: [&str; 3] = ["etcd", "kube-apiserver", "kubectl"];
 
@@ -167,8 +170,8 @@ impl ApiServer {
             ("account.key", account.serialize_pem()),
             ("account.pub", account.public_key_pem()),
             ("audit.yaml", AUDIT_POLICY.to_owned()),
-            ("tokens.csv", "test-admin,admin,1,\"system:masters\"\n".to_owned()),
-            ("kubeconfig", self.kubeconfig_text("test-admin")),
+            ("tokens.csv", format!("{ADMIN_TOKEN},admin,1,\"system:masters\"\n")),
+            ("kubeconfig", self.kubeconfig_text(ADMIN_TOKEN)),
         ] {
             fs::write(self.directory.join(name), text)?;
         }
@@ -280,6 +283,12 @@ impl ApiServer {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Its files, gone when it is; `ca.crt` is the certificate of whoever signed its own.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// The kubeconfig of an administrator.

@@ -10,6 +10,7 @@ use matriarch_plan::protocol::{
 
 use crate::{
     Micros, SECOND,
+    endpoint::{EndpointAnswer, EndpointObject, EndpointRequest},
     network::Node,
     story,
     world::{Event, Requester, World},
@@ -17,6 +18,11 @@ use crate::{
 
 /// How long an agent waits for the API.
 pub(crate) const API_LIMIT: Micros = SECOND;
+
+/// Time until TCP sends again what was not acknowledged (RFC 6298; Linux begins with 200 ms), and
+/// how long that time gets before Linux gives up the connection of a process that has closed it.
+const RETRANSMIT: Micros = SECOND / 5;
+const RETRANSMIT_LONGEST: Micros = 60 * SECOND;
 
 /// The Lease object.
 #[derive(Clone, Debug)]
@@ -50,8 +56,7 @@ pub(crate) struct Api {
     pub(crate) lease: Option<LeaseObject>,
     /// Every version of the Lease that ever was, the latest last; old ones can be restored.
     pub(crate) past: Vec<LeaseRecord>,
-    pub(crate) endpoint: Option<usize>,
-    endpoint_changed: Micros,
+    pub(crate) endpoint: EndpointObject,
     pub(crate) instances: BTreeMap<u32, InstanceObject>,
     /// Grows with every change of what directives are made of.
     pub(crate) directives: u64,
@@ -86,8 +91,19 @@ pub(crate) enum Ambiguity {
 pub(crate) enum ApiRequest {
     ReadLease { request: RequestId },
     WriteLease { request: Option<RequestId>, base: Base, record: LeaseRecord },
-    SetEndpoint { operation: OperationId, pod: usize },
-    ClearEndpoint { operation: OperationId, pod: usize },
+    Endpoint { operation: OperationId, request: EndpointRequest },
+}
+
+impl ApiRequest {
+    fn reads(&self) -> bool {
+        match self {
+            Self::ReadLease { .. } => true,
+            Self::Endpoint { request, .. } => {
+                matches!(request, EndpointRequest::Read | EndpointRequest::AskLease)
+            }
+            Self::WriteLease { .. } => false,
+        }
+    }
 }
 
 /// What the API answers.
@@ -95,7 +111,7 @@ pub(crate) enum ApiRequest {
 pub(crate) enum ApiResult {
     Read { request: RequestId, reading: LeaseReading },
     Written { request: Option<RequestId>, writing: LeaseWriting },
-    Endpoint { operation: OperationId, done: bool },
+    Endpoint { operation: OperationId, answer: EndpointAnswer },
 }
 
 impl World {
@@ -105,12 +121,35 @@ impl World {
             Requester::Agent(pod, _) => self.node_of(pod),
             Requester::Operator => Node::Operator,
         };
-        if !self.network.open(node, Node::Api) || self.network.loses(&mut self.random) {
+        if !self.network.open(node, Node::Api) {
+            // What goes into a connection that was there before the cut stays in the kernel.
+            if self.random.chance(self.swarm.kept) {
+                self.after(RETRANSMIT, Event::ApiRetransmits { from, request, pause: RETRANSMIT });
+            }
+            return;
+        }
+        if self.network.loses(&mut self.random) {
             return;
         }
         let delay = self.network.delay(&mut self.random, node, Node::Api);
         let slow = if self.random.chance(5) { self.random.millis(20, 600) } else { 300 };
         self.after(delay + slow, Event::ApiArrives { from, node, request });
+    }
+
+    /// The kernel of a machine that was cut off sends again what its agent wrote long ago, at twice
+    /// the distance each time; nobody listens for the answer any more.
+    pub(crate) fn api_retransmits(&mut self, from: Requester, request: ApiRequest, pause: Micros) {
+        let Requester::Agent(pod, _) = from else { return };
+        let machine = &self.machines[self.pods[pod].machine];
+        if !self.pods[pod].alive || !machine.on || pause > RETRANSMIT_LONGEST {
+            return;
+        }
+        if machine.frozen.is_none() && self.network.open(self.node_of(pod), Node::Api) {
+            self.after(SECOND / 1000, Event::ApiArrives { from, node: Node::Clients, request });
+            return;
+        }
+        let pause = pause * 2;
+        self.after(pause, Event::ApiRetransmits { from, request, pause });
     }
 
     pub(crate) fn api_arrives(&mut self, from: Requester, node: Node, request: ApiRequest) {
@@ -123,9 +162,7 @@ impl World {
             self.answer_api(from, node, refused(&request, refusal));
             return;
         }
-        let is_endpoint =
-            matches!(request, ApiRequest::SetEndpoint { .. } | ApiRequest::ClearEndpoint { .. });
-        if is_endpoint && self.api.endpoint_failures > 0 {
+        if matches!(request, ApiRequest::Endpoint { .. }) && self.api.endpoint_failures > 0 {
             self.api.endpoint_failures -= 1;
             return;
         }
@@ -151,7 +188,7 @@ impl World {
     }
 
     fn random_fate(&mut self, request: &ApiRequest) -> Option<Ambiguity> {
-        if matches!(request, ApiRequest::ReadLease { .. }) {
+        if request.reads() {
             return self.random.chance(self.api.errors).then_some(Ambiguity::NotApplied);
         }
         if self.random.chance(self.api.lost_answers) {
@@ -180,15 +217,8 @@ impl World {
                 let writing = self.write_lease(from, base, record);
                 ApiResult::Written { request, writing }
             }
-            ApiRequest::SetEndpoint { operation, pod } => {
-                self.set_endpoint(Some(pod));
-                ApiResult::Endpoint { operation, done: true }
-            }
-            ApiRequest::ClearEndpoint { operation, pod } => {
-                if self.api.endpoint == Some(pod) {
-                    self.set_endpoint(None);
-                }
-                ApiResult::Endpoint { operation, done: true }
+            ApiRequest::Endpoint { operation, request } => {
+                ApiResult::Endpoint { operation, answer: self.apply_to_endpoint(&request) }
             }
         }
     }
@@ -257,19 +287,6 @@ impl World {
             self.after(slow, Event::WatchDelivers { pod, life, reading });
         }
     }
-
-    pub(crate) fn set_endpoint(&mut self, pod: Option<usize>) {
-        if self.api.endpoint == pod {
-            return;
-        }
-        self.api.endpoint = pod;
-        // kube-proxy waits a second after the end of its last sync (traps H1).
-        let since = self.now.saturating_sub(self.api.endpoint_changed);
-        self.api.endpoint_changed = self.now;
-        let soon = self.random.millis(26, 76);
-        let delay = if since < SECOND { (SECOND - since).max(soon) } else { soon };
-        self.after(delay, Event::ProxiesSee { pod });
-    }
 }
 
 fn refused(request: &ApiRequest, refusal: ApiRefusal) -> ApiResult {
@@ -280,8 +297,8 @@ fn refused(request: &ApiRequest, refusal: ApiRefusal) -> ApiResult {
         ApiRequest::WriteLease { request, .. } => {
             ApiResult::Written { request: *request, writing: LeaseWriting::Refused(refusal) }
         }
-        ApiRequest::SetEndpoint { operation, .. } | ApiRequest::ClearEndpoint { operation, .. } => {
-            ApiResult::Endpoint { operation: *operation, done: false }
+        ApiRequest::Endpoint { operation, .. } => {
+            ApiResult::Endpoint { operation: *operation, answer: EndpointAnswer::Refused }
         }
     }
 }

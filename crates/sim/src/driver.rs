@@ -81,6 +81,7 @@ impl World {
             next_tick: None,
             directive_seen: None,
             nudged: false,
+            endpoint: None,
             pace: (0, 0),
             observed: None,
         });
@@ -320,7 +321,9 @@ impl World {
                 }
             }
             ApiResult::Written { request: None, .. } => {}
-            ApiResult::Endpoint { operation, done } => self.endpoint_answered(pod, operation, done),
+            ApiResult::Endpoint { operation, answer } => {
+                self.endpoint_answered(pod, operation, answer);
+            }
         }
     }
 

@@ -265,7 +265,7 @@ impl World {
             Kind::LoseVolume => self.lose_volume_if_bearable(pod),
             Kind::DeleteLease => self.delete_lease(),
             Kind::RestoreLease => self.restore_lease(),
-            Kind::DeleteEndpoint => self.set_endpoint(None),
+            Kind::DeleteEndpoint => self.set_endpoint(None, None),
             Kind::SlowMachine => {
                 let by = self.random.millis(20, 900);
                 self.network.slow(Node::Machine(machine), by);

@@ -6,6 +6,7 @@
 mod api;
 mod clients;
 mod driver;
+mod endpoint;
 mod faults;
 mod invariants;
 mod machine;

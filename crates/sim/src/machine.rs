@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use matriarch_plan::protocol::{
-    Action, Command, Keeper, KeeperCommand, KeeperEvent, Ledger, Moment, OperationId, Protocol,
-    ReplyToken, RequestId,
+    Action, Command, EndpointReading, Keeper, KeeperCommand, KeeperEvent, Ledger, Moment,
+    OperationId, Protocol, ReplyToken, RequestId,
 };
 
 use crate::{
@@ -161,6 +161,8 @@ pub(crate) struct Agent {
     pub(crate) next_tick: Option<Micros>,
     pub(crate) directive_seen: Option<u64>,
     pub(crate) nudged: bool,
+    /// The EndpointSlice as it last read or wrote it.
+    pub(crate) endpoint: Option<EndpointReading>,
     pub(crate) observed: Option<matriarch_plan::protocol::Observation>,
     /// The simulated second that passes, and the operations begun in it.
     pub(crate) pace: (Micros, u32),

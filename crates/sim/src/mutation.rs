@@ -15,8 +15,11 @@ use crate::{
 };
 
 /// Rules of the model of PostgreSQL without which it would be too kind.
-const MODEL: [ModelMutant; 2] =
-    [ModelMutant::AcknowledgesBeforeFlush, ModelMutant::StreamsWithoutSlot];
+const MODEL: [ModelMutant; 3] = [
+    ModelMutant::AcknowledgesBeforeFlush,
+    ModelMutant::StreamsWithoutSlot,
+    ModelMutant::PointsWithoutVersion,
+];
 
 /// How often each named schedule is played against each mutation.
 const TIMES: u64 = 3;

@@ -10,20 +10,18 @@ use matriarch_plan::protocol::{
 
 use crate::{
     Micros, SECOND,
-    api::ApiRequest,
     driver::{incarnation_of, number_of, pod_of},
+    endpoint::Wish,
     machine::{Agent, Operation},
     postgres::{CHECKPOINT_BYTES, Directory, Files, Names, Phase, Role},
     server::{Start, StartRefused},
     story,
     wal::Place,
-    world::{Event, Requester, World},
+    world::{Event, World},
 };
 
 /// The database system of the simulated cluster.
 pub(crate) const SYSTEM: SystemId = SystemId(7_000_000_000_000_000_001);
-/// Time that the EndpointSlice's write may take.
-const SERVICE_LIMIT: Micros = SECOND;
 /// A standby that has not let anybody in after this time recovers: its start is done.
 const RECOVERY_BEGUN: Micros = 2 * SECOND;
 /// Time between two looks at PostgreSQL while nothing nudges.
@@ -263,7 +261,7 @@ impl World {
         }
     }
 
-    fn finish(&mut self, pod: usize, id: OperationId, outcome: Outcome) {
+    pub(crate) fn finish(&mut self, pod: usize, id: OperationId, outcome: Outcome) {
         let Some(agent) = self.pods[pod].agent_mut() else { return };
         if agent.operation.as_ref().is_some_and(|operation| operation.id == id) {
             agent.operation = None;
@@ -284,7 +282,7 @@ impl World {
         self.end_if_terminated(pod);
     }
 
-    fn fail(&mut self, pod: usize, id: OperationId, message: &str) {
+    pub(crate) fn fail(&mut self, pod: usize, id: OperationId, message: &str) {
         self.finish(pod, id, Outcome::Failed { message: message.to_owned() });
     }
 
@@ -305,7 +303,7 @@ impl World {
         }
     }
 
-    fn operation(&mut self, pod: usize, id: OperationId) -> Option<&mut Operation> {
+    pub(crate) fn operation(&mut self, pod: usize, id: OperationId) -> Option<&mut Operation> {
         let agent = self.pods[pod].agent_mut()?;
         match agent.operation.as_ref() {
             Some(operation) if operation.id == id => agent.operation.as_mut(),
@@ -313,14 +311,14 @@ impl World {
         }
     }
 
-    fn set_stage(&mut self, pod: usize, id: OperationId, stage: u8, due: Micros) {
+    pub(crate) fn set_stage(&mut self, pod: usize, id: OperationId, stage: u8, due: Micros) {
         if let Some(operation) = self.operation(pod, id) {
             operation.stage = stage;
             operation.due = due;
         }
     }
 
-    fn again(&mut self, pod: usize, id: OperationId, after: Micros) {
+    pub(crate) fn again(&mut self, pod: usize, id: OperationId, after: Micros) {
         let Some(life) = self.pods[pod].agent().map(|agent| agent.life) else { return };
         self.after(after, Event::OperationStep { pod, life, operation: id });
     }
@@ -356,8 +354,9 @@ impl World {
             Action::SetNames { names } => self.set_names_step(pod, &operation, names),
             Action::Rewind { from } => self.rewind(pod, &operation, &from.clone()),
             Action::Clone { from } => self.clone_step(pod, &operation, &from.clone()),
-            Action::PointService { to } => self.service(pod, &operation, pod_of(to), true),
-            Action::UnpointService { away } => self.service(pod, &operation, pod_of(away), false),
+            Action::PointService { .. } | Action::UnpointService { .. } => {
+                self.write_endpoint(pod, id, wish(&operation.action));
+            }
         }
     }
 
@@ -681,38 +680,14 @@ impl World {
             self.new_directory(pod, id, incarnation);
         }
     }
+}
 
-    /// One write of the EndpointSlice, and an answer within a second or none.
-    fn service(&mut self, pod: usize, operation: &Operation, target: Option<usize>, point: bool) {
-        let id = operation.id;
-        let Some(life) = self.pods[pod].agent().map(|agent| agent.life) else { return };
-        if operation.stage == 0 {
-            let Some(target) = target else {
-                self.fail(pod, id, "no such address");
-                return;
-            };
-            let request = if point {
-                ApiRequest::SetEndpoint { operation: id, pod: target }
-            } else {
-                ApiRequest::ClearEndpoint { operation: id, pod: target }
-            };
-            self.set_stage(pod, id, 1, self.now + SERVICE_LIMIT);
-            self.send_to_api(Requester::Agent(pod, life), request);
-            self.again(pod, id, SERVICE_LIMIT);
-        } else if self.now >= operation.due {
-            self.fail(pod, id, "no answer from the API");
-        }
-    }
-
-    pub(crate) fn endpoint_answered(&mut self, pod: usize, id: OperationId, done: bool) {
-        if self.operation(pod, id).is_none() {
-            return;
-        }
-        if done {
-            self.finish(pod, id, Outcome::Done);
-        } else {
-            self.fail(pod, id, "the API refused");
-        }
+/// What an operation on the EndpointSlice is to do; none if its address is nobody's.
+pub(crate) fn wish(action: &Action) -> Option<Wish> {
+    match action {
+        Action::PointService { to, term } => pod_of(to).map(|to| Wish::Point { to, term: *term }),
+        Action::UnpointService { away } => pod_of(away).map(|away| Wish::Unpoint { away }),
+        _ => None,
     }
 }
 
@@ -732,7 +707,7 @@ fn told(action: &Action) -> String {
         Action::SetNames { names } => format!("set names {}", names_of(names).text()),
         Action::Rewind { from } => format!("rewind onto {}", from.name),
         Action::Clone { from } => format!("clone {}", from.name),
-        Action::PointService { to } => format!("point -rw to {}", to.host),
+        Action::PointService { to, .. } => format!("point -rw to {}", to.host),
         Action::UnpointService { away } => format!("take {} out of -rw", away.host),
     }
 }

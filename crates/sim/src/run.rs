@@ -332,7 +332,7 @@ impl World {
     /// The holder serves, the endpoint leads to it, and everybody else streams from it.
     pub(crate) fn whole(&self) -> bool {
         let Some(holder) = self.holder_pod() else { return false };
-        if self.api.endpoint != Some(holder)
+        if self.api.endpoint.pod != Some(holder)
             || !self.server(holder).is_some_and(crate::postgres::Server::takes_writes)
         {
             return false;

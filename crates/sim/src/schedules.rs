@@ -322,6 +322,7 @@ mod tests {
     cases! {
         address_goes_with_the_swap: "P is cut off, its address goes with the swap",
         address_goes_before: "P is cut off, its address goes before a long promotion",
+        address_written_late: "P is cut off, what it wrote of its address comes late",
         lacking_at_stop: "P stops, both successors lack its last WAL",
         killed_without_api: "the API is away, PostgreSQL of P is killed",
         restarted_before_published: "P is restarted by wish before its quorum is written",

@@ -36,6 +36,8 @@ pub(crate) enum ModelMutant {
     AcknowledgesBeforeFlush,
     /// A standby streams without a slot, so that it can have two walsenders.
     StreamsWithoutSlot,
+    /// The EndpointSlice is written whatever its version is.
+    PointsWithoutVersion,
 }
 
 /// The cluster of a world.
@@ -97,6 +99,8 @@ pub(crate) struct Swarm {
     pub(crate) replay_lag: u64,
     /// Per mille of watch events that are delivered at all.
     pub(crate) watches: u64,
+    /// Per mille of what is sent to the API during a cut that arrives once it is over.
+    pub(crate) kept: u64,
     /// Time between faults.
     pub(crate) pause: (Micros, Micros),
     /// Weights of the kinds of fault, in the order of `faults::KINDS`.
@@ -113,6 +117,7 @@ impl Swarm {
             large_writes: 5,
             replay_lag: 0,
             watches: 1000,
+            kept: 0,
             pause: (u64::MAX / 4, u64::MAX / 4),
             weights: Vec::new(),
             safety: 120 * SECOND,
@@ -129,6 +134,7 @@ impl Swarm {
             large_writes: random.pick(&[0, 5, 30]).unwrap_or(0),
             replay_lag: random.pick(&[0, 100, 500]).unwrap_or(0),
             watches: random.pick(&[0, 500, 1000, 1000]).unwrap_or(0),
+            kept: random.pick(&[0, 300]).unwrap_or(0),
             pause: (shortest * SECOND, (shortest + random.between(5, 60)) * SECOND),
             weights,
             safety: random.between(590, 640) * SECOND,

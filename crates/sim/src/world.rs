@@ -55,6 +55,7 @@ pub(crate) enum Event {
     ProxiesSee { pod: Option<usize> },
     // the API
     ApiArrives { from: Requester, node: Node, request: ApiRequest },
+    ApiRetransmits { from: Requester, request: ApiRequest, pause: Micros },
     ApiAnswers { from: Requester, result: Box<ApiResult> },
     ApiTimesOut { pod: usize, life: u64, request: RequestId },
     WatchDelivers { pod: usize, life: u64, reading: Box<protocol::LeaseReading> },
@@ -282,6 +283,7 @@ impl World {
             | Event::ClientReply { .. }
             | Event::ProxiesSee { .. }
             | Event::ApiArrives { .. }
+            | Event::ApiRetransmits { .. }
             | Event::OperatorPass
             | Event::Fault(_)
             | Event::PhaseCheck => (None, false),
@@ -334,6 +336,9 @@ impl World {
     fn dispatch_processes(&mut self, event: Event) {
         match event {
             Event::ApiArrives { from, node, request } => self.api_arrives(from, node, request),
+            Event::ApiRetransmits { from, request, pause } => {
+                self.api_retransmits(from, request, pause);
+            }
             Event::ApiAnswers { from, result } => self.api_answers(from, *result),
             Event::ApiTimesOut { pod, life, request } => self.api_times_out(pod, life, request),
             Event::WatchDelivers { pod, life, reading } => self.watch_delivers(pod, life, *reading),

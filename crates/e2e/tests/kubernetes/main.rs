@@ -6,6 +6,7 @@
 mod chart;
 mod conformance;
 mod crd;
+mod endpoint;
 mod generated;
 mod installing;
 mod kubectl;

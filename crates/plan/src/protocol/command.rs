@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use matriarch_pg::TimelineId;
 
-use super::identity::{Address, InstanceName, Member, Version};
+use super::identity::{Address, InstanceName, Member, Term, Version};
 use super::lease::LeaseRecord;
 use super::ledger::Ledger;
 use super::message::{Answer, Question};
@@ -211,10 +211,14 @@ pub enum Action {
         /// The source.
         from: Member,
     },
-    /// Swap the `-rw` EndpointSlice to this address in one write; no write if it is so already.
+    /// Swap the `-rw` EndpointSlice to this address in one write, by
+    /// [`EndpointReading::pointing`](super::EndpointReading::pointing) (rule 12a). Failed: it is as
+    /// it was, or leads to a later holder.
     PointService {
         /// The own address.
         to: Address,
+        /// Of the own Lease.
+        term: Term,
     },
     /// Take this address out of the `-rw` EndpointSlice if it is in it.
     UnpointService {

@@ -9,6 +9,7 @@
 pub mod agent;
 pub mod command;
 pub mod directive;
+pub mod endpoint;
 pub mod event;
 pub mod identity;
 pub mod keeper;
@@ -28,6 +29,7 @@ pub use matriarch_pg::{Lsn, SystemId, TimelineId};
 pub use agent::Protocol;
 pub use command::{Action, Base, Command, OperationId, ReplyToken, RequestId, Right, StopMode};
 pub use directive::{Bootstrap, Config, Delays, Directive, Limits, Peer, Synchronous, Timing};
+pub use endpoint::{EndpointReading, Pointing};
 pub use event::{
     ApiRefusal, Event, LeaseReading, LeaseWriting, Observation, Outcome, PostgresState, Receiver,
     Termination, WalSender,

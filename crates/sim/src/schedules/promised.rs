@@ -336,7 +336,7 @@ fn endpoint_swap_fails(world: &mut World) {
     world.kill_container(primary);
     world.seconds(30);
     world.api.endpoint_failures = 0;
-    world.set_endpoint(None);
+    world.set_endpoint(None, None);
     world.seconds(20);
     world.expect_writes_within(5, "the holder makes the EndpointSlice again");
 }

@@ -126,6 +126,8 @@ impl Holding {
             Action::SetNames { names } => self.names_set(names, done),
             Action::StartPrimary { .. } => self.restart_failed |= !done,
             Action::Stop { .. } => self.restarting &= done,
+            // Clients find nobody until it is done.
+            Action::PointService { .. } if !done => self.next_service = now,
             Action::Promote { .. }
             | Action::Initialize
             | Action::StartStandby { .. }
@@ -658,7 +660,7 @@ impl Protocol {
         }
         if self.now >= holding.next_service {
             let to = self.config.address.clone();
-            if self.run(Action::PointService { to }) {
+            if self.run(Action::PointService { to, term: self.ledger.term }) {
                 holding.next_service = self.now + self.timing().renew;
             }
         }
