@@ -14,7 +14,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
@@ -206,6 +206,9 @@ async fn compare(target: &Target, acknowledged: Vec<(i64, Instant)>) -> anyhow::
         }
         sleep(Duration::from_millis(100)).await;
     };
+    // What a standby lacks is not lost; and nobody is to meet one here.
+    let standby: bool = client.query_one("select pg_is_in_recovery()", &[]).await?.get(0);
+    ensure!(!standby, "the client was led to a standby to read what it had written");
     let rows = client.query("select value from written", &[]).await?;
     let stored: BTreeSet<i64> = rows.iter().map(|row| row.get(0)).collect();
     let values: BTreeSet<i64> = acknowledged.iter().map(|(value, _)| *value).collect();

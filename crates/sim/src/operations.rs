@@ -556,6 +556,10 @@ impl World {
             return;
         };
         if self.set_names(pod, &names_of(&next)) {
+            if self.random.chance(self.swarm.broken_sessions) {
+                self.fail(pod, id, "the session broke after it had set them");
+                return;
+            }
             self.set_stage(pod, id, 1, self.now);
             self.again(pod, id, 500);
         } else {

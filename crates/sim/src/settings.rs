@@ -101,6 +101,8 @@ pub(crate) struct Swarm {
     pub(crate) watches: u64,
     /// Per mille of what is sent to the API during a cut that arrives once it is over.
     pub(crate) kept: u64,
+    /// Per mille of changes of names that take effect and are reported as failed.
+    pub(crate) broken_sessions: u64,
     /// Time between faults.
     pub(crate) pause: (Micros, Micros),
     /// Weights of the kinds of fault, in the order of `faults::KINDS`.
@@ -118,6 +120,7 @@ impl Swarm {
             replay_lag: 0,
             watches: 1000,
             kept: 0,
+            broken_sessions: 0,
             pause: (u64::MAX / 4, u64::MAX / 4),
             weights: Vec::new(),
             safety: 120 * SECOND,
@@ -135,6 +138,7 @@ impl Swarm {
             replay_lag: random.pick(&[0, 100, 500]).unwrap_or(0),
             watches: random.pick(&[0, 500, 1000, 1000]).unwrap_or(0),
             kept: random.pick(&[0, 300]).unwrap_or(0),
+            broken_sessions: random.pick(&[0, 0, 50]).unwrap_or(0),
             pause: (shortest * SECOND, (shortest + random.between(5, 60)) * SECOND),
             weights,
             safety: random.between(590, 640) * SECOND,

@@ -60,6 +60,8 @@ impl Shift {
 impl Holding {
     pub(super) fn names_set(&mut self, names: &StandbyNames, done: bool) {
         if !done {
+            // A session that broke says nothing of what it had set before.
+            self.names = None;
             return;
         }
         self.names = Some(names.clone());
@@ -274,5 +276,26 @@ impl Protocol {
             .map(|w| &w.incarnation)
             .collect::<BTreeSet<_>>();
         standbys.len() >= quorum.standbys(&self.me())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::agent::holder::Step;
+    use crate::protocol::moment::Moment;
+
+    #[test]
+    fn names_that_may_be_in_force_are_not_taken_for_the_ones_before() {
+        let mut holding = Holding::new(Step::Serve, Moment(0));
+        let names = |name: &str| StandbyNames {
+            need: 1,
+            members: BTreeSet::from([Incarnation::from(name)]),
+            outside: BTreeSet::new(),
+        };
+        holding.names_set(&names("a"), true);
+        assert_eq!(holding.names, Some(names("a")));
+        holding.names_set(&names("b"), false);
+        assert_eq!(holding.names, None);
     }
 }
