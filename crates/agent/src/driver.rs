@@ -12,6 +12,7 @@ pub mod upgrade;
 pub mod wal;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -121,6 +122,8 @@ pub struct Driver {
     positions: Arc<Mutex<BTreeMap<String, Lsn>>>,
     operation: Option<(OperationId, JoinHandle<()>)>,
     last_service: Option<Action>,
+    /// The last of those failed.
+    service_fails: Arc<AtomicBool>,
     doing: Doing,
     failure: Option<String>,
     /// What is told of why the protocol waits.
@@ -205,6 +208,7 @@ impl Driver {
             positions: parts.positions,
             operation: None,
             last_service: None,
+            service_fails: Arc::default(),
             doing: Doing::Nothing,
             failure: None,
             stall,
@@ -494,7 +498,7 @@ impl Driver {
     fn begin(&mut self, operation: OperationId, action: Action) {
         // The Service is made sure of with every renewal, which is no news.
         let repeated = self.last_service.as_ref() == Some(&action);
-        if matches!(action, Action::PointService { .. } | Action::UnpointService { .. }) {
+        if is_of_service(&action) {
             self.last_service = Some(action.clone());
         }
         if !repeated {
@@ -539,6 +543,7 @@ impl Driver {
     fn begin_beside(&self, operation: OperationId, action: Action, repeated: bool) {
         let (context, inputs) = (self.context.clone(), self.inputs.clone());
         let endpoint = self.endpoint.clone();
+        let failing = self.service_fails.clone();
         tokio::task::spawn_local(async move {
             let outcome = match &action {
                 Action::PointService { to, term } => {
@@ -555,8 +560,13 @@ impl Driver {
             };
             let outcome =
                 outcome.map_or_else(|message| Outcome::Failed { message }, |()| Outcome::Done);
-            if !repeated || outcome != Outcome::Done {
+            let fails = outcome != Outcome::Done;
+            // Told once, and once that it is over: it is tried again all the time.
+            if !repeated || fails != failing.load(Ordering::Relaxed) {
                 tracing::info!(?action, ?outcome, "end");
+            }
+            if is_of_service(&action) {
+                failing.store(fails, Ordering::Relaxed);
             }
             let seen = observe::look(&context, false).await;
             let _ended = inputs.send(Input::Finished(operation, outcome, Box::new(seen)));
@@ -674,6 +684,10 @@ impl Driver {
             ..Health::default()
         }
     }
+}
+
+fn is_of_service(action: &Action) -> bool {
+    matches!(action, Action::PointService { .. } | Action::UnpointService { .. })
 }
 
 /// Brings changes of the Lease at once that the reads would bring within a second. It proves

@@ -1,5 +1,7 @@
 //! The agent's report: `status` of its Instance, written only when it changed in kind.
 
+use std::time::{Duration, Instant};
+
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use matriarch_api::instance::{
@@ -201,11 +203,21 @@ fn failure(sources: &Sources<'_>) -> Option<Failure> {
         .map(|failed| Failure { reason: failed.reason.to_owned(), message: failed.message.clone() })
 }
 
+/// How long one write may take.
+const LIMIT: Duration = Duration::from_secs(5);
+/// A report that has not changed is written again after so long.
+const AGAIN: Duration = Duration::from_secs(60);
+/// For so long a write that had no answer may still arrive, from the buffers of a machine that was
+/// cut off: until then the report is written again sooner.
+const LATE: Duration = Duration::from_secs(60);
+
 /// Writes every new report, until the agent ends.
 pub async fn publish(context: Context, mut reports: watch::Receiver<InstanceStatus>) {
     let api: Api<Instance> =
         Api::namespaced_with(context.client.clone(), &context.options.namespace, &context.identity);
     let mut written: Option<InstanceStatus> = None;
+    // When a write failed that may still arrive, after others.
+    let mut late: Option<Instant> = None;
     loop {
         let report = reports.borrow_and_update().clone();
         if written.as_ref() != Some(&report) && context.known.borrow().is_some() {
@@ -213,18 +225,22 @@ pub async fn publish(context: Context, mut reports: watch::Receiver<InstanceStat
             clear(&mut document, written.as_ref());
             let parameters = PatchParams::default();
             let patch = Patch::Merge(&document);
-            match api.patch_status(&context.options.instance, &parameters, &patch).await {
-                Ok(_) => written = Some(report),
-                Err(error) => {
-                    tracing::debug!(%error, "cannot write the report");
-                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            let write = api.patch_status(&context.options.instance, &parameters, &patch);
+            match tokio::time::timeout(LIMIT, write).await {
+                Ok(Ok(_)) => written = Some(report),
+                failed => {
+                    let error = failed.map(|refused| refused.err());
+                    tracing::debug!(?error, "cannot write the report");
+                    late = Some(Instant::now());
+                    tokio::time::sleep(Duration::from_secs(1)).await;
                     continue;
                 }
             }
         }
         let changed = reports.changed();
         // What others did to the object is put right even if nothing changed here.
-        match tokio::time::timeout(std::time::Duration::from_secs(60), changed).await {
+        let soon = late.is_some_and(|at| at.elapsed() < LATE);
+        match tokio::time::timeout(if soon { LIMIT } else { AGAIN }, changed).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return,
             Err(_) => written = None,

@@ -105,6 +105,8 @@ fn line(text: &str) -> Option<Line> {
     let at: SystemTime = word("ts")?.parse::<jiff::Timestamp>().ok()?.into();
     // What PostgreSQL and library code say is no milestone.
     let ours = matches!(word("logger").as_deref(), Some("keeper" | "instance-manager"));
+    // Nor what failed: one that is cut off goes on trying what it did as primary.
+    let ours = ours && word("outcome").is_none_or(|outcome| outcome == "Done");
     let message = word("msg")?;
     ours.then(|| Line { at, message, action: word("action").unwrap_or_default() })
 }
@@ -154,5 +156,9 @@ mod tests {
         assert!(line(ours).is_some_and(|line| line.action == "Promote"));
         let theirs = r#"{"ts":"2026-11-21T06:33:20Z","msg":"record","logger":"postgres"}"#;
         assert!(line(theirs).is_none() && line("no JSON").is_none());
+        let done = r#"{"ts":"2026-11-21T06:33:20Z","msg":"end","action":"PointService",
+            "outcome":"Done","logger":"instance-manager"}"#;
+        let failed = done.replace("Done", "Failed { message: \"no answer\" }");
+        assert!(line(done).is_some() && line(&failed.replace("\"no answer\"", "")).is_none());
     }
 }

@@ -113,7 +113,9 @@ pub async fn run(arguments: OperatorArguments) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
     });
-    let client = kube::Client::try_default().await.context("cannot reach the Kubernetes API")?;
+    let config = kube::Config::infer().await.context("cannot find the Kubernetes API")?;
+    let client =
+        matriarch_agent::kubernetes::client(&config).context("cannot reach the Kubernetes API")?;
     let leader = arguments.leader()?;
     let operator_image = tokio::select! {
         image = arguments.image(&client) => image?,
