@@ -14,7 +14,7 @@ pub mod wal;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -59,6 +59,8 @@ const WATCH_AGAIN: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(200);
 /// How often the keeper hears that the agent lives.
 const ALIVE_PERIOD: Duration = Duration::from_secs(5);
+/// How long a pod that is to end goes on with a rewind.
+const REWIND_GRACE: Duration = Duration::from_secs(60);
 /// How long the own pod may take to be read on SIGTERM (traps H3).
 const POD_LIMIT: Duration = Duration::from_millis(100);
 /// A server that takes no new session for so long, though it did, is given up.
@@ -138,7 +140,7 @@ pub struct Driver {
     /// after them.
     asked: Vec<IncomingQuestion>,
     answering: Vec<IncomingQuestion>,
-    terminating: bool,
+    terminating: Option<Instant>,
     writes: u32,
     /// Holder and term of the Lease that was sent last.
     sent: (String, u64),
@@ -220,7 +222,7 @@ impl Driver {
             look_again: false,
             asked: Vec::new(),
             answering: Vec::new(),
-            terminating: false,
+            terminating: None,
             writes: 0,
             sent: (String::new(), 0),
             telling: false,
@@ -575,9 +577,10 @@ impl Driver {
 
     /// SIGTERM: what is known of the own pod decides how short the way is (traps H3).
     fn terminate(&mut self) {
-        if std::mem::replace(&mut self.terminating, true) {
+        if self.terminating.is_some() {
             return;
         }
+        self.terminating = Some(Instant::now());
         let (context, inputs) = (self.context.clone(), self.inputs.clone());
         tokio::spawn(async move {
             let pods: kube::Api<k8s_openapi::api::core::v1::Pod> =
@@ -606,12 +609,24 @@ impl Driver {
         });
     }
 
-    /// PostgreSQL is down, nothing is under way, and the protocol has nothing to give away.
+    /// PostgreSQL is down, nothing is under way that is worth waiting for, and the protocol has
+    /// nothing to give away.
     fn may_leave(&self) -> bool {
         !self.context.link.postmaster().is_running()
-            && self.operation.is_none()
+            && (self.operation.is_none() || self.gives_up())
             && self.writes == 0
             && self.protocol.may_leave()
+    }
+
+    /// A copy that is not whole is of no use to the next pod: it begins anew, and who deletes this
+    /// one does not wait for it, up to half an hour. What a rewind leaves behind has to be cloned, so
+    /// it gets the time that most need.
+    fn gives_up(&self) -> bool {
+        match self.doing {
+            Doing::Initializing | Doing::Cloning => true,
+            Doing::Rewinding => self.terminating.is_some_and(|at| at.elapsed() > REWIND_GRACE),
+            Doing::Nothing | Doing::Promoting | Doing::Stopping | Doing::Starting => false,
+        }
     }
 
     fn publish(&mut self) {

@@ -72,6 +72,8 @@ pub struct ReadWriteEndpoint {
     known: watch::Receiver<Option<Arc<Known>>>,
     /// Each as it was last read or written here.
     remembered: Arc<Mutex<BTreeMap<String, EndpointReading>>>,
+    /// Held while that of `-rw` is looked at.
+    looking: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl ReadWriteEndpoint {
@@ -90,11 +92,13 @@ impl ReadWriteEndpoint {
             service: matriarch_api::names::service_rw(&options.cluster),
             known,
             remembered: Arc::default(),
+            looking: Arc::default(),
         }
     }
 
     /// Reads that of `-rw`, so that a swap that comes soon needs one request only.
     pub async fn look(&self) {
+        let _looking = self.looking.lock().await;
         if let Err(error) = self.read(&self.name).await {
             tracing::debug!(error = chain(&error), "the EndpointSlice is read when it is written");
         }
@@ -106,6 +110,8 @@ impl ReadWriteEndpoint {
     /// # Errors
     /// If the API does not take that of `-rw`, or another holds the Lease.
     pub async fn point_to(&self, host: &str, port: u16, term: Term) -> Result<(), Error> {
+        // A look that is under way is over sooner than one that begins now.
+        drop(self.looking.lock().await);
         let outcome = self.point(&self.slice(host, port), term).await;
         let (own, host) = (self.clone(), host.to_owned());
         tokio::spawn(async move {

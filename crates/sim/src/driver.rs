@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use matriarch_plan::protocol::{
-    self, Address, Answer, ApiRefusal, Bootstrap, Command, Config, Directive, Event as Fact,
-    Incarnation, KeeperEvent, LeaseReading, LeaseWriting, Limits, Peer, Protocol, Question,
-    RequestId, Span, Termination,
+    self, Action, Address, Answer, ApiRefusal, Bootstrap, Command, Config, Directive,
+    Event as Fact, Incarnation, KeeperEvent, LeaseReading, LeaseWriting, Limits, Peer, Protocol,
+    Question, RequestId, Span, Termination,
 };
 
 use crate::{
@@ -470,7 +470,13 @@ impl World {
             return;
         }
         let may_leave = match body.container.as_ref().map(|container| &container.agent) {
-            Some(Some(agent)) => agent.operation.is_none() && agent.protocol.may_leave(),
+            Some(Some(agent)) => {
+                // A copy that is being made is given up.
+                let copies = |it: &crate::machine::Operation| {
+                    matches!(it.action, Action::Clone { .. } | Action::Initialize)
+                };
+                agent.operation.as_ref().is_none_or(copies) && agent.protocol.may_leave()
+            }
             // The keeper waits for the next agent.
             Some(None) => false,
             None => true,

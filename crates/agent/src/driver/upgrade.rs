@@ -214,7 +214,7 @@ impl Driver {
             && self.replies.values().all(tokio::sync::oneshot::Sender::is_closed)
             && self.asked.is_empty()
             && self.answering.is_empty()
-            && !self.terminating
+            && self.terminating.is_none()
             && self.protocol.is_calm()
     }
 

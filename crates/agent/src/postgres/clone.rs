@@ -31,7 +31,7 @@ impl Source {
     #[must_use]
     pub fn connection_string(&self, root: &Root, application_name: &str) -> String {
         let files = Files::new(root);
-        let parts: [(&str, String); 12] = [
+        let parts: [(&str, String); 14] = [
             ("host", self.name.clone()),
             ("hostaddr", self.host.clone()),
             ("port", self.port.to_string()),
@@ -42,6 +42,11 @@ impl Source {
             ("sslcert", path_text(&files.replication_certificate())),
             ("sslkey", path_text(&files.replication_key())),
             ("connect_timeout", "5".to_owned()),
+            // Who only waits for the other end sends nothing that could be acknowledged, and asks
+            // after two hours if not told otherwise: a pg_rewind whose source's node was cut off
+            // stood still, and the former primary with it (the bench of a cut node).
+            ("keepalives_idle", "5".to_owned()),
+            ("keepalives_interval", "2".to_owned()),
             ("tcp_user_timeout", "5000".to_owned()),
             ("gssencmode", "disable".to_owned()),
         ];
@@ -113,6 +118,7 @@ mod tests {
         let source = Source { name: "c-1".to_owned(), host: "10.0.0.7".to_owned(), port: 5432 };
         let text = source.connection_string(&Root::new("/o'dd"), "me");
         assert!(text.starts_with("host='c-1' hostaddr='10.0.0.7' port='5432'"), "{text}");
+        assert!(text.contains("keepalives_idle='5'"), "{text}");
         assert!(text.contains("sslmode='verify-full'") && text.contains("/o\\'dd/"), "{text}");
     }
 }

@@ -10,6 +10,8 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use matriarch_api::{Cluster, Identity};
 use matriarch_e2e::local::{Machine, Writer, example};
+use matriarch_local::processes::{self, Process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -370,6 +372,58 @@ async fn services_rules_and_images_follow_the_manifest() -> Result<()> {
     let tally = writer.finish().await?;
     println!("{tally:?}");
     ensure!(tally.lost.is_empty(), "rows are lost: {:?}", tally.lost);
+    let mut machine = world.machine;
+    machine.stop(PATIENCE).await
+}
+
+/// The process that sends a base backup, by its title, and its instance.
+fn backup_sender(world: &World) -> Result<Option<Process>> {
+    for pod in world.machine.pods()?.into_values() {
+        let Some(postmaster) = pod.postmaster else { continue };
+        for entry in std::fs::read_dir("/proc")?.flatten() {
+            let title = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            let process =
+                pid.filter(|_| title.contains("sending backup")).and_then(processes::read);
+            if let Some(process) = process.filter(|it| it.parent == postmaster.pid) {
+                return Ok(Some(process));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Its source stands still, so that the copy is not over by itself; the pod has half an hour to end.
+#[tokio::test]
+async fn a_pod_that_copies_ends_when_it_is_deleted() -> Result<()> {
+    let world = World::start("copies", 17832).await?;
+    world.healthy(3).await?;
+    // A base backup that takes a moment.
+    let ballast = "create table ballast as select repeat(md5(i::text), 30) as text \
+                   from generate_series(1, 100000) i";
+    world.machine.sql(ballast).await?;
+    world.change(json!({"spec": {"instances": 4}})).await?;
+    let begun = Instant::now();
+    let sender = loop {
+        if let Some(sender) = backup_sender(&world)? {
+            break sender;
+        }
+        ensure!(begun.elapsed() < PATIENCE, "no base backup is sent: {}", world.machine.status()?);
+    };
+    processes::signal(&sender, Signal::STOP);
+    let name = format!("{NAME}-4");
+    let pod = world.pods().get(&name).await?;
+    let still = backup_sender(&world)?;
+    world.pods().delete(&name, &DeleteParams::default()).await?;
+    let begun = Instant::now();
+    while world.pods().get_opt(&name).await?.is_some_and(|it| it.uid() == pod.uid()) {
+        ensure!(begun.elapsed() < Duration::from_secs(20), "{}", world.machine.printed());
+        sleep(Duration::from_millis(100)).await;
+    }
+    println!("gone after {:?}", begun.elapsed());
+    ensure!(still.is_some(), "the base backup was over before the pod was deleted");
+    processes::signal(&sender, Signal::CONT);
+    world.healthy(4).await?;
     let mut machine = world.machine;
     machine.stop(PATIENCE).await
 }

@@ -199,7 +199,15 @@ impl Site for Nodes<'_> {
         until("the status names the holder", PATIENCE, async || {
             Ok(self.database.primary().await? == self.holder().await?)
         })
-        .await
+        .await?;
+        // The status is from before the last failover for a moment: one that still rewinds is no
+        // standby, and with synchronous replication one that no commit waits for protects nothing.
+        let counts = self.events.contains(&Event::NodeCutSynchronous);
+        let wanted = if counts { "sync_state = 'quorum'" } else { "true" };
+        let standbys = format!(
+            "select count(*) from pg_stat_replication where state = 'streaming' and {wanted}"
+        );
+        self.database.answer(&standbys, &(INSTANCES - 1).to_string()).await
     }
 
     async fn prepare(&mut self, _: Event) -> Result<()> {
