@@ -408,6 +408,20 @@ impl Database<'_> {
         Ok(spec.holder_identity.filter(|holder| !holder.is_empty()))
     }
 
+    /// How many instances the Lease's quorum is of: 0 where it promises nothing.
+    ///
+    /// # Errors
+    /// The API's, or what the Lease says cannot be read.
+    pub async fn protected(&self) -> Result<usize> {
+        let leases: Api<Lease> = self.namespace.objects();
+        let lease = leases.get(&self.name).await?;
+        let Some(text) = lease.annotations().get(&Identity::Matriarch.key("quorum")) else {
+            return Ok(0);
+        };
+        let quorum: Value = serde_json::from_str(text)?;
+        Ok(quorum["of"].as_array().map_or(0, Vec::len))
+    }
+
     /// Some instance that is not the primary.
     ///
     /// # Errors

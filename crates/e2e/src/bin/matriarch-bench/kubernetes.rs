@@ -202,12 +202,15 @@ impl Site for Nodes<'_> {
         .await?;
         // The status is from before the last failover for a moment: one that still rewinds is no
         // standby, and with synchronous replication one that no commit waits for protects nothing.
-        let counts = self.events.contains(&Event::NodeCutSynchronous);
-        let wanted = if counts { "sync_state = 'quorum'" } else { "true" };
-        let standbys = format!(
-            "select count(*) from pg_stat_replication where state = 'streaming' and {wanted}"
-        );
-        self.database.answer(&standbys, &(INSTANCES - 1).to_string()).await
+        let standbys = (INSTANCES - 1).to_string();
+        self.database.answer("select count(*) from pg_stat_replication", &standbys).await?;
+        if !self.events.contains(&Event::NodeCutSynchronous) {
+            return Ok(());
+        }
+        until("the quorum is of all instances", PATIENCE, async || {
+            Ok(self.database.protected().await? == INSTANCES)
+        })
+        .await
     }
 
     async fn prepare(&mut self, _: Event) -> Result<()> {
