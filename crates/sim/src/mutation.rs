@@ -2,6 +2,7 @@
 //! PostgreSQL; the simulator must notice.
 
 use std::{
+    ops::RangeInclusive,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
@@ -21,8 +22,10 @@ const MODEL: [ModelMutant; 3] = [
     ModelMutant::PointsWithoutVersion,
 ];
 
-/// How often each named schedule is played against each mutation.
-const TIMES: u64 = 3;
+/// With which seeds of its times each named schedule is played against each mutation: all of them
+/// three times, and where that shows nothing nine times more. Some clauses matter in a third of the
+/// times only, and a change of the model shifts which (JoinersAreWrittenAtOnce, after rule 12a).
+const ROUNDS: [RangeInclusive<u64>; 2] = [1..=3, 4..=12];
 
 /// What is switched off.
 #[derive(Clone, Copy, Debug)]
@@ -59,9 +62,10 @@ fn variation(mutant: Mutant) -> Variation {
 pub(crate) fn hunt(mutant: Mutant, limit: u64) -> Verdict {
     let variation = variation(mutant);
     let invariant = |outcome: &Outcome| outcome.finding.as_ref().map(|finding| finding.invariant);
-    for schedule in schedules::all() {
-        for times in 1..=TIMES {
-            if let Some(invariant) = invariant(&schedules::play(&schedule, times, variation)) {
+    let all = schedules::all();
+    for (round, schedule) in ROUNDS.iter().flat_map(|round| all.iter().map(move |s| (round, s))) {
+        for times in round.clone() {
+            if let Some(invariant) = invariant(&schedules::play(schedule, times, variation)) {
                 let place = format!("schedule {} ({times})", schedule.name);
                 return Verdict { mutant, found: Some((place, invariant)) };
             }
