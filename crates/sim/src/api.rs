@@ -223,6 +223,16 @@ impl World {
         }
     }
 
+    /// L, unless it is absent or empty.
+    pub(crate) fn lease(&self) -> Option<&Lease> {
+        self.api.lease.as_ref().and_then(|object| object.lease.as_ref())
+    }
+
+    /// The term that stands in L, also in one that is empty; 0 if L is absent.
+    pub(crate) fn term(&self) -> u64 {
+        self.api.lease.as_ref().map_or(0, |object| object.record.transitions)
+    }
+
     pub(crate) fn lease_reading(&self) -> LeaseReading {
         match &self.api.lease {
             Some(object) => LeaseReading::Found {
@@ -247,7 +257,7 @@ impl World {
     /// Puts a Lease there, whoever does it, and lets the watches know.
     pub(crate) fn put_lease(&mut self, record: LeaseRecord, by: Option<Requester>) -> u64 {
         let lease = record.decode().ok().flatten();
-        let before = self.api.lease.as_ref().and_then(|object| object.lease.clone());
+        let before = self.lease().cloned();
         self.api.version += 1;
         let version = self.api.version;
         self.judge_lease(before.as_ref(), lease.as_ref(), by);

@@ -118,8 +118,7 @@ impl World {
     /// term one of the former holder's may still arrive, which the holder's own then replaces (12a).
     fn check_endpoint(&mut self, pod: usize) {
         let Some(holder) = self.holder_pod() else { return };
-        let lease = self.api.lease.as_ref().and_then(|record| record.lease.as_ref());
-        let written = lease.is_some_and(|lease| self.api.endpoint.term == Some(lease.term));
+        let written = self.lease().is_some_and(|lease| self.api.endpoint.term == Some(lease.term));
         let taken_back = self.judge.restored || self.is_outwitted(pod);
         if holder != pod && self.api.endpoint.pod == Some(holder) && written && !taken_back {
             let (from, to) = (self.pod_name(holder), self.pod_name(pod));

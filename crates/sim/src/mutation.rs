@@ -63,8 +63,10 @@ pub(crate) fn hunt(mutant: Mutant, limit: u64) -> Verdict {
     let variation = variation(mutant);
     let invariant = |outcome: &Outcome| outcome.finding.as_ref().map(|finding| finding.invariant);
     let all = schedules::all();
-    for (round, schedule) in ROUNDS.iter().flat_map(|round| all.iter().map(move |s| (round, s))) {
-        for times in round.clone() {
+    for round in ROUNDS {
+        let plays =
+            all.iter().flat_map(|schedule| round.clone().map(move |times| (schedule, times)));
+        for (schedule, times) in plays {
             if let Some(invariant) = invariant(&schedules::play(schedule, times, variation)) {
                 let place = format!("schedule {} ({times})", schedule.name);
                 return Verdict { mutant, found: Some((place, invariant)) };

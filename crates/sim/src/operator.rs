@@ -133,9 +133,7 @@ impl World {
     /// Scale down: the pod goes once the Lease counts on it no more; false until then.
     fn remove_instance(&mut self, serial: u32, pod: usize) -> bool {
         let incarnation = self.api.instances.get(&serial).and_then(|own| own.incarnation.clone());
-        let Some(lease) = self.api.lease.as_ref().and_then(|object| object.lease.as_ref()) else {
-            return false;
-        };
+        let Some(lease) = self.lease() else { return false };
         let counted = lease.everyone().any(|member| member.name.0 == instance_name(serial))
             || incarnation.as_ref().is_some_and(|own| {
                 lease.held_by(own)
@@ -229,7 +227,7 @@ impl World {
 
     /// The pod that holds the Lease, if there is one.
     pub(crate) fn holder_pod(&self) -> Option<usize> {
-        let holder = self.api.lease.as_ref()?.lease.as_ref()?.holder.as_ref()?;
+        let holder = self.lease()?.holder.as_ref()?;
         let incarnation = number_of(&holder.incarnation);
         (0..self.pods.len()).rev().find(|&pod| {
             self.pods[pod].alive

@@ -207,7 +207,7 @@ impl World {
         if risky > 0 || members < standbys + 2 || !self.random.chance(300) {
             return None;
         }
-        let lease = self.api.lease.as_ref()?.lease.as_ref()?;
+        let lease = self.lease()?;
         // Whoever may have to be asked for the past stays.
         let holder = self.holder_pod()?;
         if lease.quorum.is_some() && self.server(holder).is_none() {
@@ -255,7 +255,7 @@ impl World {
             return;
         }
         let whole = writable && self.whole();
-        let term = self.api.lease.as_ref().map_or(0, |object| object.record.transitions);
+        let term = self.term();
         match (whole, self.liveness.well) {
             (true, None) => self.liveness.well = Some((self.now, term)),
             (true, Some((at, before))) => self.quiet(at, before, term),

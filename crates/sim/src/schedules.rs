@@ -7,7 +7,7 @@ mod promised;
 mod rare;
 mod replication;
 
-use matriarch_plan::protocol::{Lease, Span};
+use matriarch_plan::protocol::Span;
 
 use crate::{
     Micros, SECOND,
@@ -170,15 +170,6 @@ impl World {
     fn a_standby(&mut self) -> usize {
         let standbys = self.standbys();
         self.random.pick(&standbys).unwrap_or(0)
-    }
-
-    /// L, unless it is absent or empty.
-    fn lease(&self) -> Option<&Lease> {
-        self.api.lease.as_ref().and_then(|object| object.lease.as_ref())
-    }
-
-    fn term(&self) -> u64 {
-        self.api.lease.as_ref().map_or(0, |object| object.record.transitions)
     }
 
     /// Clients write quickly for so many seconds.

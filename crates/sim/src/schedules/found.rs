@@ -388,8 +388,7 @@ fn restored_names_dead(world: &mut World) {
     let Some(old) = old else { return };
     world.put_lease(old, None);
     world.seconds(8);
-    let lease = world.api.lease.as_ref().and_then(|object| object.lease.as_ref());
-    let freed = lease.is_some_and(|lease| lease.release.is_some());
+    let freed = world.lease().is_some_and(|lease| lease.release.is_some());
     world.expect(!freed, "the operator leaves a Lease alone that was restored");
     world.thaw_machine(machine);
     world.seconds(60);
@@ -460,9 +459,7 @@ fn quorum_given_up(world: &mut World) {
     let waits = world.holder_pod().is_none_or(|holder| holder != one);
     world.expect(waits, "one of three does not run of itself");
     // `kubectl annotate lease c matriarch.dev/quorum-`
-    let Some(mut lease) = world.api.lease.as_ref().and_then(|object| object.lease.clone()) else {
-        return;
-    };
+    let Some(mut lease) = world.lease().cloned() else { return };
     lease.quorum = None;
     world.put_lease(LeaseRecord::encode(&lease), None);
     world.seconds(40);
