@@ -310,10 +310,11 @@ impl Context {
         }
         match judged {
             Ok(errors) => Err(errors.join("; ")),
-            Err(error) => {
+            Err(error) if error.is_refusal() => {
                 tracing::warn!(error = chain(&error), "PostgreSQL cannot be asked for its rules");
                 Ok(false)
             }
+            Err(_) => Ok(false),
         }
     }
 

@@ -45,7 +45,7 @@ pub async fn run(context: &Context, action: &Action) -> Outcome {
         Action::StartStandby { follow } => start_standby(context, follow.as_ref()).await,
         Action::Follow { member } => follow(context, member.as_ref()).await,
         Action::Stop { mode, limit } => stop(context, *mode, *limit).await,
-        Action::Checkpoint => checkpoint(context).await,
+        Action::Checkpoint => checkpoint(context).await.map_err(refused(failure::STOP_FAILED)),
         Action::Promote { above, names } => promote(context, *above, names).await,
         Action::SetNames { names } => set_names(context, names).await,
         Action::Rewind { from } => rewind(context, from).await,
@@ -377,9 +377,8 @@ async fn stop(context: &Context, mode: StopMode, limit: Span) -> Result<(), Fail
     Ok(())
 }
 
-async fn checkpoint(context: &Context) -> Result<(), Failed> {
-    let session = context.new_session().await.map_err(refused(failure::STOP_FAILED))?;
-    server::checkpoint(&session).await.map_err(refused(failure::STOP_FAILED))
+async fn checkpoint(context: &Context) -> Result<(), sql::Error> {
+    server::checkpoint(&context.new_session().await?).await
 }
 
 async fn promote(context: &Context, above: TimelineId, names: &StandbyNames) -> Result<(), Failed> {
@@ -402,8 +401,13 @@ async fn promote(context: &Context, above: TimelineId, names: &StandbyNames) -> 
     let later = context.clone();
     tokio::spawn(async move {
         // pg_rewind reads the timeline from the control file, which only a checkpoint brings there.
-        if let Err(failed) = checkpoint(&later).await {
-            tracing::warn!("checkpoint after promotion: {}", failed.message);
+        match checkpoint(&later).await {
+            Ok(()) => {}
+            Err(error) if error.is_refusal() => {
+                tracing::warn!(error = chain(&error), "checkpoint after promotion");
+            }
+            // A switchover may end it before: the checkpoint of the shutdown does the same.
+            Err(error) => tracing::info!(error = chain(&error), "checkpoint after promotion"),
         }
     });
     Ok(())

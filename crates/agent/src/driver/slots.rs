@@ -44,6 +44,17 @@ enum Error {
     Record(#[from] data::Error),
 }
 
+impl Error {
+    /// True if the primary or the own server cannot be asked now.
+    fn is_unknown(&self) -> bool {
+        match self {
+            Self::Address(_) | Self::Primary { .. } | Self::Standby(_) => true,
+            Self::Here(error) => !error.is_refusal(),
+            Self::Pattern(_) | Self::Record(_) => false,
+        }
+    }
+}
+
 /// Which slots of this data directory are copies, kept on the data volume: only these may be
 /// dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,13 +112,11 @@ impl SlotCopies {
         };
         match outcome {
             Ok(()) => self.done_at = Some((primary, tokio::time::Instant::now())),
-            // Unknown is not absent: they stay as they are until the primary can be asked.
-            Err(error @ (Error::Address(_) | Error::Primary { .. } | Error::Standby(_))) => {
+            // Unknown is not absent: they stay as they are until both can be asked.
+            Err(error) if error.is_unknown() => {
                 tracing::debug!(error = chain(&error), "copies of slots");
             }
-            Err(error @ (Error::Pattern(_) | Error::Here(_) | Error::Record(_))) => {
-                tracing::warn!(error = chain(&error), "copies of slots");
-            }
+            Err(error) => tracing::warn!(error = chain(&error), "copies of slots"),
         }
     }
 
@@ -170,7 +179,7 @@ impl SlotCopies {
         for step in &decision.steps {
             match slots::carry_out(&session, step).await {
                 Ok(()) => tracing::debug!(?step, "copy of a slot"),
-                Err(error) if error.is_answer() => {
+                Err(error) if error.is_refusal() => {
                     tracing::warn!(?step, error = chain(&error), "copy of a slot");
                     good = false;
                 }

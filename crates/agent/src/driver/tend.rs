@@ -109,6 +109,10 @@ fn is_primary(seen: &Seen) -> bool {
     seen.observation.state == PostgresState::Primary
 }
 
+fn is_running(seen: &Seen) -> bool {
+    is_primary(seen) || seen.observation.state == PostgresState::Standby
+}
+
 fn is_streaming(seen: &Seen) -> bool {
     matches!(seen.observation.receiver, Receiver::Streaming { .. })
 }
@@ -151,7 +155,7 @@ impl Tender {
     async fn pass(&mut self, state: &mut State) {
         let seen = self.seen.borrow().clone();
         let primary = is_primary(&seen);
-        let running = primary || seen.observation.state == PostgresState::Standby;
+        let running = is_running(&seen);
         if primary && !state.was_primary {
             state.passwords.forget();
             state.passwords_for = None;
@@ -303,7 +307,9 @@ impl Tender {
         if stale || differs && state.tried.as_ref() != Some(&wished) {
             state.tried = Some(wished.clone());
             if let Err(failed) = operation::reload(&self.context).await {
-                tracing::warn!("{}", failed.message);
+                if is_running(&self.seen.borrow()) {
+                    tracing::warn!("{}", failed.message);
+                }
                 state.tried = None;
             }
             let (accepted, rejected) =
@@ -372,7 +378,10 @@ impl Tender {
                     }
                     return tended.tablespaces = reports;
                 }
-                Err(error) => tracing::warn!(error = chain(&error), "tablespaces"),
+                Err(error) if error.is_refusal() => {
+                    tracing::warn!(error = chain(&error), "tablespaces");
+                }
+                Err(error) => tracing::info!(error = chain(&error), "tablespaces"),
             }
         }
         let report = |wanted: &Tablespace| TablespaceReport {

@@ -58,6 +58,20 @@ impl Error {
         error.code() == Some(&tokio_postgres::error::SqlState::CANNOT_CONNECT_NOW)
     }
 
+    /// True if PostgreSQL answered that it does not do this. All else tells only that it is not
+    /// there, or not now: nobody answers, or it starts or ends and says so (SQLSTATE 57P01 to 57P03).
+    /// That is no news to whoever asks in the middle of a switchover, and who observes PostgreSQL
+    /// says it.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        use tokio_postgres::error::SqlState;
+        let (Self::Connect(error) | Self::Statement(error)) = self else { return false };
+        error.as_db_error().is_some_and(|said| {
+            ![SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW]
+                .contains(said.code())
+        })
+    }
+
     /// True if PostgreSQL answered at all, if only with a refusal.
     #[must_use]
     pub fn is_answer(&self) -> bool {

@@ -174,7 +174,7 @@ pub async fn keep(
         };
         let error = match (&step, outcome) {
             (Step::Refuse(why), _) => Some(why.clone()),
-            (_, Err(error)) if error.is_answer() => Some(error.to_string()),
+            (_, Err(error)) if error.is_refusal() => Some(error.to_string()),
             (_, Err(error)) => return Err(error),
             (_, Ok(())) => None,
         };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use matriarch_agent::driver::context::with;
 use matriarch_agent::driver::{observe, operation, wal};
-use matriarch_agent::postgres::sql::Session;
+use matriarch_agent::postgres::sql::{SearchPath, Session};
 use matriarch_agent::postgres::{data, statistics};
 use matriarch_pg::wal::SegmentName;
 use matriarch_plan::protocol::{
@@ -277,6 +277,30 @@ async fn cloned_promoted_and_rewound(major: u32, hosts: [u8; 2]) {
     one.done(Action::Clone { from: two.member() }).await;
     assert_ne!(data::incarnation(&one.root).unwrap(), before);
     assert_eq!(data::kept(&one.root).len(), 1);
+}
+
+/// What was asked when a switchover began was logged as a warning, and CI failed on that line.
+#[tokio::test]
+async fn that_postgresql_ends_is_no_refusal() {
+    if !unprivileged("operations::that_postgresql_ends_is_no_refusal") {
+        return;
+    }
+    let pod = Pod::start("ends", 57, &Authority::new()).await;
+    pod.done(Action::Initialize).await;
+    pod.done(Action::StartPrimary { names: StandbyNames::none() }).await;
+    let limit = Duration::from_secs(30);
+    let session = pod.context.new_session().await.unwrap();
+    let refused = session.execute("SELECT 1/0", limit).await.unwrap_err();
+    assert!(refused.is_refusal(), "{refused}");
+    let nowhere = Session::open(&pod.root, "nowhere", SearchPath::Catalog).await.unwrap_err();
+    assert!(nowhere.is_refusal(), "{nowhere:?}");
+
+    let asking = session.execute("SELECT pg_sleep(30)", limit);
+    let (asked, ()) = tokio::join!(asking, pod.done(stop(StopMode::Fast)));
+    let ended = asked.unwrap_err();
+    assert!(ended.is_answer() && !ended.is_refusal(), "{ended}");
+    let absent = pod.context.new_session().await.unwrap_err();
+    assert!(!absent.is_answer() && !absent.is_refusal(), "{absent}");
 }
 
 /// Found by a change of images on a real Kubernetes: a pod ended when its walreceiver had begun the
