@@ -16,7 +16,7 @@ pub enum Written {
     Yes,
     /// It said this already.
     Unchanged,
-    /// Somebody wrote in between: nothing may be executed on what was read.
+    /// Somebody wrote in between, or took the Cluster away: nothing may be executed on what was read.
     Conflict,
 }
 
@@ -45,7 +45,7 @@ pub async fn status(
     };
     match api.replace_status(cluster.name(), &params, &wanted).await {
         Ok(_) => Ok(Written::Yes),
-        Err(kube::Error::Api(answer)) if answer.code == 409 => Ok(Written::Conflict),
+        Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => Ok(Written::Conflict),
         Err(error) => Err(error),
     }
 }
@@ -91,4 +91,43 @@ fn related(setup: &Setup, cluster: &Cluster, object: &str) -> Option<ObjectRefer
         namespace: Some(cluster.namespace().to_owned()),
         ..ObjectReference::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use kube::client::Body;
+    use matriarch_api::Identity;
+    use serde_json::json;
+
+    use super::*;
+
+    /// What becomes of a write that is answered with this code.
+    async fn answered(code: u16, reason: &str) -> Result<Written, Box<dyn std::error::Error>> {
+        let said = json!({
+            "kind": "Status", "apiVersion": "v1", "status": "Failure",
+            "code": code, "reason": reason, "message": reason,
+        })
+        .to_string();
+        let server = tower::service_fn(move |_: Request<Body>| {
+            let answer =
+                Response::builder().status(code).body(Body::from(said.clone().into_bytes()));
+            async move { answer }
+        });
+        let cluster: Cluster = serde_json::from_value(json!({
+            "apiVersion": Identity::Matriarch.api_version(), "kind": "Cluster",
+            "metadata": {"name": "db", "namespace": "default"},
+            "spec": {"instances": 1, "storage": {"size": "1Gi"}},
+        }))?;
+        let wanted = ClusterStatus { phase: Some("new".to_owned()), ..ClusterStatus::default() };
+        let client = Client::new(server, "default");
+        Ok(Box::pin(status(&client, &Setup::default(), &cluster, wanted)).await?)
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_was_changed_or_deleted_meanwhile_is_no_failure() {
+        assert_eq!(answered(409, "Conflict").await.ok(), Some(Written::Conflict));
+        assert_eq!(answered(404, "NotFound").await.ok(), Some(Written::Conflict));
+        assert!(answered(403, "Forbidden").await.is_err());
+    }
 }
