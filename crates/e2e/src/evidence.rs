@@ -83,14 +83,20 @@ pub async fn logs(
     Ok(logs)
 }
 
-/// Writes down what a failed test leaves: the objects of its namespace, and all logs.
+/// Writes down what a failed test leaves: why it failed, the objects of its namespace, and all logs.
+/// `cargo xtask e2e` says the reasons once more when all tests are over.
 ///
 /// # Errors
 /// If it cannot be written.
-pub async fn collect(kubernetes: &Kubernetes, namespace: &str) -> Result<PathBuf> {
+pub async fn collect(
+    kubernetes: &Kubernetes,
+    namespace: &str,
+    reason: &anyhow::Error,
+) -> Result<PathBuf> {
     let directory = kubernetes.directory().join("failures").join(namespace);
     std::fs::create_dir_all(&directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
+    std::fs::write(directory.join("reason.txt"), format!("{reason:#}\n"))?;
     for place in [namespace, OPERATOR_NAMESPACE] {
         for (name, log) in logs(kubernetes, place, None).await? {
             std::fs::write(directory.join(format!("{name}.log")), log)?;

@@ -153,9 +153,9 @@ impl Namespace {
             Ok(()) => evidence::expect_quiet(&namespace, begun).await,
             Err(error) => Err(error),
         };
-        if outcome.is_err() {
-            let directory = evidence::collect(&namespace.kubernetes, &namespace.name).await;
-            match directory {
+        if let Err(reason) = &outcome {
+            let collected = evidence::collect(&namespace.kubernetes, &namespace.name, reason);
+            match collected.await {
                 Ok(directory) => eprintln!("what it left is in {}", directory.display()),
                 Err(error) => eprintln!("what it left cannot be collected: {error:#}"),
             }
@@ -535,7 +535,7 @@ impl Database<'_> {
             let rows = writer::query(&place, &self.connection_string().await?, sql).await;
             match rows {
                 // kube-proxy refuses a Service without endpoints, and is up to a second behind.
-                Err(error) if is_refused(&error) && begun.elapsed() < SERVICE_DELAY => {
+                Err(error) if is_unreached(&error) && begun.elapsed() < SERVICE_DELAY => {
                     sleep(Duration::from_millis(100)).await;
                 }
                 Ok(rows) => return Ok(rows.join("\n")),
@@ -582,11 +582,14 @@ fn put(path: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Nobody listens there, as the error's causes have it.
-fn is_refused(error: &anyhow::Error) -> bool {
+/// Nobody listens or answers there, as the error's causes have it: then nothing was asked.
+fn is_unreached(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind;
     error.chain().any(|cause| {
         let io = cause.downcast_ref::<std::io::Error>();
-        io.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+        io.is_some_and(|error| {
+            matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::TimedOut)
+        })
     })
 }
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -18,6 +19,9 @@ const ALONE: &str = "alone_";
 const SMOKE: &str = "smoke";
 /// So many of the others run at once: each has three databases.
 const AT_ONCE: &str = "--test-threads=2";
+
+/// So many characters of a failed test's reason are said again at the end.
+const REASON: usize = 1200;
 
 /// Which tests.
 #[derive(clap::Args)]
@@ -162,19 +166,40 @@ fn select(arguments: &Arguments, tests: &Path) -> Result<Vec<String>> {
 fn test(wanted: Vec<String>, tests: &Path, program: &Path) -> Result<()> {
     let (alone, together): (Vec<String>, Vec<String>) =
         wanted.into_iter().partition(|name| own_name(name).starts_with(ALONE));
-    let mut failed = Vec::new();
+    let (mut failed, begun) = (Vec::new(), SystemTime::now());
     for (group, threads) in [(together, AT_ONCE), (alone, "--test-threads=1")] {
         if group.is_empty() {
             continue;
         }
         let mut run = Command::new(tests);
         run.current_dir(crate::paths::workspace().join("crates/e2e")).envs(environment(program)?);
+        // A failed test says why in its own words; forty lines of frames hide them.
+        run.env("RUST_BACKTRACE", "0");
         run.args(["--ignored", "--nocapture", "--exact", threads]).args(group);
         if let Err(error) = command::run(&mut run) {
             failed.push(error);
         }
     }
+    if !failed.is_empty() {
+        repeat_reasons(begun);
+    }
     failed.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// Says why tests failed once more, in short, below all that the others printed: the end is what CI
+/// keeps of a log.
+fn repeat_reasons(begun: SystemTime) {
+    let directory = crate::paths::kube().join("failures");
+    let Ok(namespaces) = std::fs::read_dir(&directory) else { return };
+    for path in namespaces.flatten().map(|it| it.path().join("reason.txt")) {
+        let modified = path.metadata().and_then(|it| it.modified());
+        if modified.is_ok_and(|at| at >= begun)
+            && let Ok(reason) = std::fs::read_to_string(&path)
+        {
+            let short: String = reason.trim().chars().take(REASON).collect();
+            eprintln!("{}: {short}", path.display());
+        }
+    }
 }
 
 fn own_name(test: &str) -> &str {

@@ -69,7 +69,12 @@ async fn smoke_tablespaces_are_added_copied_and_grown() -> Result<()> {
         ensure!(volumes.len() == 6, "{volumes:?}");
         for _ in 0..2 {
             let standby = database.standby().await?;
-            super::daily::plugin(&database, &["promote", "db", &standby]).await?;
+            // The former primary's pod counts as ready until the kubelet has asked again.
+            until("the standby may be promoted", PATIENCE, async || {
+                super::daily::plugin(&database, &["promote", "db", &standby]).await?;
+                Ok(true)
+            })
+            .await?;
             until("the standby is primary", PATIENCE, async || {
                 Ok(database.primary().await? == standby)
             })
