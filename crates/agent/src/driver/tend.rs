@@ -418,11 +418,11 @@ impl Tender {
         let outcome = self
             .context
             .in_session(async |session| {
-                server::keep_slots(session, &slots.slot_prefix, &wanted).await?;
+                let kept = server::keep_slots(session, &slots.slot_prefix, &wanted).await;
                 if !primary {
                     server::advance_slots(session, &positions).await?;
                 }
-                Ok(())
+                kept
             })
             .await;
         match outcome {
@@ -430,7 +430,8 @@ impl Tender {
                 state.slots_at = Some(tokio::time::Instant::now());
                 state.slots_failed = false;
             }
-            // It may have ended since it was seen; what lasts is said.
+            // It may have ended since it was seen, a slot may have come into use, and a drop waits for
+            // the disk: what lasts is said.
             Err(error) if state.slots_failed => {
                 tracing::warn!(error = chain(&error), "cannot keep the replication slots");
             }

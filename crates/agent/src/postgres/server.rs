@@ -244,7 +244,8 @@ pub async fn emit_record(session: &Session) -> Result<Lsn, sql::Error> {
 /// wanted and not in use.
 ///
 /// # Errors
-/// If the server does not answer; a single slot that cannot be dropped is left for next time.
+/// If the server does not answer, or a slot cannot be dropped: it is left for next time, and keeps
+/// none of the others back.
 pub async fn keep_slots(
     session: &Session,
     prefix: &str,
@@ -264,16 +265,15 @@ pub async fn keep_slots(
             session.execute(&statement, OBSERVATION_LIMIT).await?;
         }
     }
+    let mut outcome = Ok(());
     for row in &present {
         let idle = row.get(1).is_some_and(|active| active.as_deref() == Some("f"));
         if idle && !wanted.contains(&name(row)) {
             let statement = format!("SELECT pg_drop_replication_slot({})", literal(&name(row)));
-            if let Err(error) = session.execute(&statement, OBSERVATION_LIMIT).await {
-                tracing::warn!(slot = name(row), %error, "cannot drop the slot");
-            }
+            outcome = outcome.and(session.execute(&statement, OBSERVATION_LIMIT).await);
         }
     }
-    Ok(())
+    outcome
 }
 
 /// Moves a standby's copies of slots forward, each to what its owner has replayed.
