@@ -90,7 +90,7 @@ struct State {
     was_primary: bool,
     passwords_for: Option<(InstanceSpec, tokio::time::Instant)>,
     slots_at: Option<tokio::time::Instant>,
-    /// The last look at them failed.
+    /// PostgreSQL refused when they were looked at last.
     slots_failed: bool,
     copies: SlotCopies,
     tablespaces_for: Option<(Vec<Tablespace>, tokio::time::Instant)>,
@@ -430,12 +430,11 @@ impl Tender {
                 state.slots_at = Some(tokio::time::Instant::now());
                 state.slots_failed = false;
             }
-            // It may have ended since it was seen, a slot may have come into use, and a drop waits for
-            // the disk: what lasts is said.
-            Err(error) if state.slots_failed => {
+            // A slot may have come into use: what lasts is said.
+            Err(error) if error.is_refusal() && state.slots_failed => {
                 tracing::warn!(error = chain(&error), "cannot keep the replication slots");
             }
-            Err(_) => state.slots_failed = true,
+            Err(error) => state.slots_failed = error.is_refusal(),
         }
     }
 }
