@@ -28,7 +28,7 @@ use crate::root::Root;
 use matriarch_plan::protocol::{
     ContainerId, Keeper as RuleFive, KeeperCommand, KeeperEvent, Right,
 };
-use message::{BootTime, Ending, Notice, Request, SIZE};
+use message::{BootTime, Ending, Notice, PostmasterSignal, Request, SIZE};
 use processes::DirectoryId;
 use renewal::Renewal;
 use start_file::StartFile;
@@ -147,11 +147,53 @@ struct Postmaster {
     fence: Option<BootTime>,
     by_rule_five: bool,
     killing: bool,
+    /// Signals that wait until it handles them.
+    early: Vec<Signal>,
     /// Set once it has been reaped; it is gone when its directory has no process left.
     ending: Option<(Ending, BootTime)>,
 }
 
 impl Postmaster {
+    fn new(pid: Pid, directory: DirectoryId) -> Self {
+        Self {
+            pid,
+            directory,
+            fence: None,
+            by_rule_five: false,
+            killing: false,
+            early: Vec::new(),
+            ending: None,
+        }
+    }
+
+    /// Passes on what the agent asks for. A PostgreSQL that has only begun would be ended by a signal
+    /// that asks for something else: it waits. Whatever stops it does so at any time.
+    fn pass_on(&mut self, signal: PostmasterSignal) {
+        let number = signal.signal();
+        match signal {
+            PostmasterSignal::Smart | PostmasterSignal::Fast | PostmasterSignal::Immediate => {
+                self.signal(number);
+            }
+            PostmasterSignal::Reload | PostmasterSignal::Wake => {
+                if !self.early.contains(&number) {
+                    self.early.push(number);
+                }
+                self.pass_early_on();
+            }
+        }
+    }
+
+    fn pass_early_on(&mut self) {
+        if !self.early.is_empty() {
+            let handled = processes::handled(self.pid);
+            for signal in self.early.extract_if(.., |signal| handled.contains(*signal)) {
+                if self.ending.is_none() {
+                    let _gone = kill_process(self.pid, signal);
+                }
+            }
+        }
+    }
+
     fn signal(&self, signal: Signal) {
         if self.ending.is_none() {
             // Not yet reaped, so the number is still its own.
@@ -283,7 +325,7 @@ impl Keeper {
     fn wait(&self) -> Result<(), Error> {
         let pause = match &self.postmaster {
             Some(it) if it.ending.is_some() || it.killing => Duration::from_millis(2),
-            Some(it) if it.fence.is_some() => Duration::from_millis(10),
+            Some(it) if it.fence.is_some() || !it.early.is_empty() => Duration::from_millis(10),
             Some(_) if self.rule_five.right().is_some() => TICK,
             _ if self.agent.is_none() => RESTART_WAIT.0,
             _ => Duration::from_secs(1),
@@ -410,8 +452,8 @@ impl Keeper {
         match request {
             Request::Start => self.start_postgres(),
             Request::Signal(signal) => {
-                if let Some(postmaster) = &self.postmaster {
-                    postmaster.signal(signal.signal());
+                if let Some(postmaster) = &mut self.postmaster {
+                    postmaster.pass_on(signal);
                 }
             }
             Request::Arm(right) => self.follow(KeeperEvent::Armed(Some(right))),
@@ -465,14 +507,7 @@ impl Keeper {
             .spawn()
             .map_err(number)?;
         let pid = pid_of(child.id()).ok_or(0_u32)?;
-        self.postmaster = Some(Postmaster {
-            pid,
-            directory,
-            fence: None,
-            by_rule_five: false,
-            killing: false,
-            ending: None,
-        });
+        self.postmaster = Some(Postmaster::new(pid, directory));
         self.follow(KeeperEvent::PostmasterStarted);
         Ok(pid)
     }
@@ -514,7 +549,8 @@ impl Keeper {
             (self.restart_at, self.restart_wait, self.deaths) = (now, RESTART_WAIT.0, 0);
             return;
         }
-        say("warning", &format!("the agent ended: {ending:?}"));
+        let wanted = self.terminating && ending == Ending::Code(0);
+        say(if wanted { "info" } else { "warning" }, &format!("the agent ended: {ending:?}"));
         if now.since(agent.started) > AGENT_SETTLED {
             self.restart_wait = RESTART_WAIT.0;
         }
@@ -544,6 +580,9 @@ impl Keeper {
     /// Rule 5, and the kill of an immediate stop.
     fn enforce(&mut self, now: BootTime) {
         self.follow(KeeperEvent::Tick);
+        if let Some(postmaster) = &mut self.postmaster {
+            postmaster.pass_early_on();
+        }
         if let Some(postmaster) = &mut self.postmaster
             && (postmaster.killing || postmaster.fence.is_some_and(|kill| now >= kill))
         {

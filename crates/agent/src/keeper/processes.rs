@@ -70,6 +70,33 @@ pub fn may_be_logger(pid: Pid) -> bool {
     !title.starts_with("postgres: ") || title.ends_with(": logger")
 }
 
+/// Signals that a process handles itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handled(u64);
+
+impl Handled {
+    /// From the line `SigCgt` of a process's `status` file (proc_pid_status(5)); none if there is
+    /// none.
+    fn read(status: &str) -> Self {
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        Self(mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default())
+    }
+
+    /// True if `signal` is among them.
+    #[must_use]
+    pub fn contains(self, signal: Signal) -> bool {
+        let bit = u32::try_from(signal.as_raw() - 1).ok().and_then(|bit| 1_u64.checked_shl(bit));
+        bit.is_some_and(|bit| self.0 & bit != 0)
+    }
+}
+
+/// Which signals `pid` handles by now.
+#[must_use]
+pub fn handled(pid: Pid) -> Handled {
+    let path = Root::processes().join(pid.as_raw_nonzero().to_string()).join("status");
+    Handled::read(&std::fs::read_to_string(path).unwrap_or_default())
+}
+
 /// Sends SIGKILL to every process of `directory` but those to be `spared`; true if there was one.
 pub fn kill_directory(directory: DirectoryId, spared: impl Fn(Pid) -> bool) -> bool {
     let mut found = false;
@@ -106,6 +133,16 @@ pub fn kill_orphans(directory: Option<DirectoryId>, except: Option<Pid>) -> bool
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn handled_signals_are_those_of_the_mask() {
+        let status = "Name:\tpostgres\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000014a06\n";
+        let handled = Handled::read(status);
+        let signals = [Signal::INT, Signal::QUIT, Signal::USR1, Signal::TERM, Signal::CHILD];
+        assert!(signals.iter().all(|signal| handled.contains(*signal)), "{handled:?}");
+        assert!(!handled.contains(Signal::HUP) && !handled.contains(Signal::ALARM));
+        assert_eq!(Handled::read("Name:\tx\n"), Handled::default());
+    }
 
     #[test]
     fn only_processes_of_the_directory_are_killed() {

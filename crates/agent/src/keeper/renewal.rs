@@ -88,12 +88,11 @@ impl Running {
             (ending, BootTime(at))
         });
         Some(Postmaster {
-            pid: Pid::from_raw(self.pid)?,
-            directory: self.directory,
             fence: self.fence.map(BootTime),
             by_rule_five: self.by_rule_five,
             killing: self.killing,
             ending,
+            ..Postmaster::new(Pid::from_raw(self.pid)?, self.directory)
         })
     }
 }
@@ -191,7 +190,8 @@ impl Keeper {
 
     /// Becomes the next program, if that is due. Returns only if it is not, or cannot be done.
     pub(super) fn renew(&mut self) {
-        if self.renewal != Renewal::Ready || self.agent.is_some() {
+        let early = self.postmaster.as_ref().is_some_and(|it| !it.early.is_empty());
+        if self.renewal != Renewal::Ready || self.agent.is_some() || early {
             return;
         }
         let Some(mut command) = self.next() else { return };

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use matriarch_agent::driver::link::{KeeperLink, News, Postmaster};
-use matriarch_agent::keeper::message::{BootTime, PROTOCOL, Request};
+use matriarch_agent::keeper::message::{BootTime, PROTOCOL, PostmasterSignal, Request};
 use matriarch_agent::postgres::sql::{SearchPath, Session};
-use matriarch_plan::protocol::{Action, Right, Span, StandbyNames};
+use matriarch_plan::protocol::{Action, Outcome, Right, Span, StandbyNames, StopMode};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::mpsc;
 
@@ -55,7 +55,7 @@ async fn rule_five_ends_every_backend_in_time_also_under_a_frozen_postmaster() {
     assert!(busy.await.unwrap().is_err(), "the statement has ended");
     // And nothing starts again without a right.
     let outcome = pod.run(Action::StartPrimary { names: StandbyNames::none() }).await;
-    assert!(matches!(outcome, matriarch_plan::protocol::Outcome::Failed { .. }), "{outcome:?}");
+    assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
     pod.context.link.tell(Request::Disarm);
     pod.done(Action::StartStandby { follow: None }).await;
 }
@@ -113,6 +113,37 @@ async fn a_killed_postmaster_takes_its_backends_with_it_before_the_agent_hears_o
     eventually("all are collected", async || children(pod.keeper.id()).len() == 1).await;
     // Reaped: it starts again at once.
     pod.done(Action::StartPrimary { names: StandbyNames::none() }).await;
+}
+
+/// Found on a real Kubernetes: certificates changed within 46 ms of a start, and SIGHUP ended a
+/// PostgreSQL that did not handle it yet.
+#[tokio::test]
+async fn a_reload_ends_no_postgresql_that_has_only_begun() {
+    if !unprivileged("keeper::a_reload_ends_no_postgresql_that_has_only_begun") {
+        return;
+    }
+    let pod = primary("early", 5).await;
+    for period in [1, 1, 10_000, 10_000] {
+        pod.done(Action::Stop { mode: StopMode::Fast, limit: Span::seconds(20) }).await;
+        let insist = async {
+            while !pod.context.link.postmaster().is_running() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            loop {
+                pod.context.link.tell(Request::Signal(PostmasterSignal::Reload));
+                tokio::time::sleep(Duration::from_millis(period)).await;
+            }
+        };
+        tokio::select! {
+            done = pod.run(Action::StartPrimary { names: StandbyNames::none() }) => {
+                assert!(matches!(done, Outcome::Done), "{done:?}\n{}", pod.log());
+            }
+            () = insist => {}
+        }
+        // Nor is one lost that came too early.
+        let reloaded = "SELECT pg_conf_load_time() > pg_postmaster_start_time()";
+        eventually("it is reloaded", async || pod.sql(reloaded).await == "t").await;
+    }
 }
 
 /// The process stays, its program is another: PostgreSQL, its clients and the right notice nothing.
