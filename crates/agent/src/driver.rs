@@ -288,13 +288,13 @@ impl Driver {
         match input {
             Input::Event(event) => {
                 if let Event::LeaseWritten { writing, .. } = &event {
+                    let written = matches!(writing, LeaseWriting::Written(_));
                     if std::mem::take(&mut self.telling) {
-                        tracing::info!(?writing, "the Lease was written");
+                        let what = if written { "was written" } else { "was not written" };
+                        tracing::info!(?writing, "the Lease {what}");
                     }
                     self.writes = self.writes.saturating_sub(1);
-                    if matches!(writing, LeaseWriting::Written(_)) {
-                        self.renewals += 1;
-                    }
+                    self.renewals += u64::from(written);
                 }
                 if let Event::Answered { answer, .. } = &event {
                     let status = &answer.status;
