@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::evidence;
+use crate::podlogs::PodLogs;
 use crate::writer::{self, Place, Writer};
 
 /// How long anything of a test may take that has no goal of its own.
@@ -148,14 +149,11 @@ impl Namespace {
     /// The test's own, or an unexpected line in a log.
     pub async fn with(name: &str, work: impl AsyncFnOnce(&Self) -> Result<()>) -> Result<()> {
         let (namespace, begun) = (Self::open(name).await?, jiff::Timestamp::now());
+        let logs = PodLogs::follow(namespace.kubernetes.directory(), namespace.places())?;
         let outcome = namespace.attempt(work).await;
-        let outcome = match outcome {
-            Ok(()) => evidence::expect_quiet(&namespace, begun).await,
-            Err(error) => Err(error),
-        };
+        let outcome = outcome.and_then(|()| evidence::expect_quiet(&namespace, &logs, begun));
         if let Err(reason) = &outcome {
-            let collected = evidence::collect(&namespace.kubernetes, &namespace.name, reason);
-            match collected.await {
+            match evidence::collect(&namespace, &logs, reason).await {
                 Ok(directory) => eprintln!("what it left is in {}", directory.display()),
                 Err(error) => eprintln!("what it left cannot be collected: {error:#}"),
             }
@@ -254,6 +252,13 @@ impl Namespace {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where its pods are, and those of operators that serve it: that of all tests, and one that a
+    /// test installs for itself.
+    #[must_use]
+    pub fn places(&self) -> [String; 3] {
+        [self.name.clone(), OPERATOR_NAMESPACE.to_owned(), format!("{}-operator", self.name)]
     }
 
     /// Objects of a kind in it.

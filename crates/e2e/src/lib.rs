@@ -7,5 +7,6 @@ pub mod evidence;
 pub mod kubernetes;
 pub mod local;
 pub mod owned;
+pub mod podlogs;
 pub mod turn;
 pub mod writer;

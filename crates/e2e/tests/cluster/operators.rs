@@ -204,7 +204,7 @@ async fn alone_smoke_operator_is_upgraded_and_taken_back() -> Result<()> {
     .await
 }
 
-/// Where the release of Helm lives.
+/// Where the release of Helm lives: in the place of an own operator (`Namespace::places`).
 const RELEASE: &str = "e2e-helm-operator";
 
 async fn helm(kubernetes: &Kubernetes, words: &[&str]) -> Result<String> {

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, LogParams};
 use kube::{Api, ResourceExt};
 use matriarch_e2e::budget::{self, Budget};
-use matriarch_e2e::evidence;
 use matriarch_e2e::kubernetes::{
     Database, Kubernetes, Namespace, OPERATOR_NAMESPACE, PATIENCE, until,
 };
@@ -259,9 +258,21 @@ impl Site for Nodes<'_> {
     }
 
     async fn budget(&self, began: SystemTime, ended: SystemTime) -> Result<Budget> {
-        let logs =
-            evidence::logs(self.kubernetes(), self.database.namespace().name(), None).await?;
-        let logs: Vec<String> = logs.into_iter().map(|(_, log)| log).collect();
+        let logs = pod_logs(&self.database.pods()).await?;
         Ok(budget::of(&logs, began, ended))
     }
+}
+
+/// What the containers of these pods have logged, and those before them. Asked for afterwards:
+/// nothing of it takes time from what is measured.
+async fn pod_logs(pods: &Api<Pod>) -> Result<Vec<String>> {
+    let mut logs = Vec::new();
+    for pod in pods.list(&ListParams::default()).await?.items {
+        for previous in [true, false] {
+            let parameters = LogParams { previous, ..LogParams::default() };
+            // There is no former container, or the node is cut off: then there is no log.
+            logs.extend(pods.logs(&pod.name_any(), &parameters).await);
+        }
+    }
+    Ok(logs)
 }
