@@ -184,13 +184,11 @@ impl Postmaster {
     }
 
     fn pass_early_on(&mut self) {
-        if !self.early.is_empty() {
-            let handled = processes::handled(self.pid);
-            for signal in self.early.extract_if(.., |signal| handled.contains(*signal)) {
-                if self.ending.is_none() {
-                    let _gone = kill_process(self.pid, signal);
-                }
-            }
+        let handles = |signal: &Signal| processes::handles(self.pid, *signal);
+        let (now, later): (Vec<_>, _) = self.early.iter().copied().partition(handles);
+        self.early = later;
+        for signal in now {
+            self.signal(signal);
         }
     }
 
@@ -580,12 +578,9 @@ impl Keeper {
     /// Rule 5, and the kill of an immediate stop.
     fn enforce(&mut self, now: BootTime) {
         self.follow(KeeperEvent::Tick);
-        if let Some(postmaster) = &mut self.postmaster {
-            postmaster.pass_early_on();
-        }
-        if let Some(postmaster) = &mut self.postmaster
-            && (postmaster.killing || postmaster.fence.is_some_and(|kill| now >= kill))
-        {
+        let Some(postmaster) = &mut self.postmaster else { return };
+        postmaster.pass_early_on();
+        if postmaster.killing || postmaster.fence.is_some_and(|kill| now >= kill) {
             postmaster.kill();
         }
     }

@@ -142,7 +142,7 @@ impl Writer {
         let acknowledged = Arc::new(AtomicUsize::new(0));
         let counter = acknowledged.clone();
         let thread = place.run(async move || {
-            let first = match begin(&target).await {
+            let first = match prepare(&target).await {
                 Ok(first) => first,
                 Err(error) => {
                     // Nobody waits for the answer if the test has given up.
@@ -189,35 +189,15 @@ impl Drop for Writer {
     }
 }
 
-/// Prepares as soon as it can: a machine with much to do may take longer for one connection than a
-/// client who measures outages waits.
-async fn begin(target: &Target) -> anyhow::Result<i64> {
-    let begun = Instant::now();
-    loop {
-        match prepare(target).await {
-            Err(_) if begun.elapsed() < QUERY => sleep(Duration::from_millis(100)).await,
-            outcome => return outcome,
-        }
-    }
-}
-
 /// The greatest number that is there.
 async fn prepare(target: &Target) -> anyhow::Result<i64> {
-    let client = target.connect().await?;
+    let client = target.reach().await?;
     client.batch_execute("create table if not exists written (value bigint primary key)").await?;
     Ok(client.query_one("select coalesce(max(value), 0) from written", &[]).await?.get(0))
 }
 
 async fn compare(target: &Target, acknowledged: Vec<(i64, Instant)>) -> anyhow::Result<Tally> {
-    let mut attempts = 0;
-    let client = loop {
-        match target.connect().await {
-            Ok(client) => break client,
-            Err(error) if attempts >= 100 => return Err(error),
-            Err(_) => attempts += 1,
-        }
-        sleep(Duration::from_millis(100)).await;
-    };
+    let client = target.reach().await?;
     // What a standby lacks is not lost; and nobody is to meet one here.
     let standby: bool = client.query_one("select pg_is_in_recovery()", &[]).await?.get(0);
     ensure!(!standby, "the client was led to a standby to read what it had written");
@@ -319,6 +299,20 @@ impl Target {
             .with_root_certificates(roots)
             .with_no_client_auth();
         Ok((config, Tls(Arc::new(tls))))
+    }
+
+    /// Connects before and after what is measured, where a machine with much to do may take longer for
+    /// one connection than a client who measures outages waits.
+    async fn reach(&self) -> anyhow::Result<tokio_postgres::Client> {
+        let mut attempts = 0;
+        loop {
+            match self.connect().await {
+                Ok(client) => return Ok(client),
+                Err(error) if attempts >= 100 => return Err(error),
+                Err(_) => attempts += 1,
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
     }
 
     async fn connect(&self) -> anyhow::Result<tokio_postgres::Client> {

@@ -70,31 +70,18 @@ pub fn may_be_logger(pid: Pid) -> bool {
     !title.starts_with("postgres: ") || title.ends_with(": logger")
 }
 
-/// Signals that a process handles itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Handled(u64);
-
-impl Handled {
-    /// From the line `SigCgt` of a process's `status` file (proc_pid_status(5)); none if there is
-    /// none.
-    fn read(status: &str) -> Self {
-        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-        Self(mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default())
-    }
-
-    /// True if `signal` is among them.
-    #[must_use]
-    pub fn contains(self, signal: Signal) -> bool {
-        let bit = u32::try_from(signal.as_raw() - 1).ok().and_then(|bit| 1_u64.checked_shl(bit));
-        bit.is_some_and(|bit| self.0 & bit != 0)
-    }
+/// Does `pid` handle this signal by now? One that it does not would end it.
+pub fn handles(pid: Pid, signal: Signal) -> bool {
+    let path = Root::processes().join(pid.as_raw_nonzero().to_string()).join("status");
+    std::fs::read_to_string(path).is_ok_and(|status| is_caught(&status, signal))
 }
 
-/// Which signals `pid` handles by now.
-#[must_use]
-pub fn handled(pid: Pid) -> Handled {
-    let path = Root::processes().join(pid.as_raw_nonzero().to_string()).join("status");
-    Handled::read(&std::fs::read_to_string(path).unwrap_or_default())
+/// By the line `SigCgt` of a process's `status` file (proc_pid_status(5)).
+fn is_caught(status: &str, signal: Signal) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let bit = u32::try_from(signal.as_raw() - 1).ok().and_then(|bit| 1_u64.checked_shl(bit));
+    bit.is_some_and(|bit| mask & bit != 0)
 }
 
 /// Sends SIGKILL to every process of `directory` but those to be `spared`; true if there was one.
@@ -137,11 +124,10 @@ mod tests {
     #[test]
     fn handled_signals_are_those_of_the_mask() {
         let status = "Name:\tpostgres\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000014a06\n";
-        let handled = Handled::read(status);
         let signals = [Signal::INT, Signal::QUIT, Signal::USR1, Signal::TERM, Signal::CHILD];
-        assert!(signals.iter().all(|signal| handled.contains(*signal)), "{handled:?}");
-        assert!(!handled.contains(Signal::HUP) && !handled.contains(Signal::ALARM));
-        assert_eq!(Handled::read("Name:\tx\n"), Handled::default());
+        assert!(signals.iter().all(|signal| is_caught(status, *signal)));
+        assert!(!is_caught(status, Signal::HUP) && !is_caught(status, Signal::ALARM));
+        assert!(!signals.iter().any(|signal| is_caught("Name:\tx\n", *signal)));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use kube::{Api, ResourceExt};
 use matriarch_e2e::kubernetes::{Database, Namespace, PATIENCE, until};
 use serde_json::{Value, json};
 
-use super::daily::nothing_lost;
+use super::daily::{nothing_lost, promote};
 
 const COUNT: &str = "select count(*) from kept";
 
@@ -69,16 +69,7 @@ async fn smoke_tablespaces_are_added_copied_and_grown() -> Result<()> {
         ensure!(volumes.len() == 6, "{volumes:?}");
         for _ in 0..2 {
             let standby = database.standby().await?;
-            // The former primary's pod counts as ready until the kubelet has asked again.
-            until("the standby may be promoted", PATIENCE, async || {
-                super::daily::plugin(&database, &["promote", "db", &standby]).await?;
-                Ok(true)
-            })
-            .await?;
-            until("the standby is primary", PATIENCE, async || {
-                Ok(database.primary().await? == standby)
-            })
-            .await?;
+            promote(&database, &standby).await?;
             database.healthy(3).await?;
             database.answer(COUNT, "1000").await?;
         }
