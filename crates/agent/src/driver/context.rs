@@ -310,11 +310,10 @@ impl Context {
         }
         match judged {
             Ok(errors) => Err(errors.join("; ")),
-            Err(error) if error.is_refusal() => {
-                tracing::warn!(error = chain(&error), "PostgreSQL cannot be asked for its rules");
+            Err(error) => {
+                error.tell("PostgreSQL cannot be asked for its rules");
                 Ok(false)
             }
-            Err(_) => Ok(false),
         }
     }
 

@@ -401,13 +401,9 @@ async fn promote(context: &Context, above: TimelineId, names: &StandbyNames) -> 
     let later = context.clone();
     tokio::spawn(async move {
         // pg_rewind reads the timeline from the control file, which only a checkpoint brings there.
-        match checkpoint(&later).await {
-            Ok(()) => {}
-            Err(error) if error.is_refusal() => {
-                tracing::warn!(error = chain(&error), "checkpoint after promotion");
-            }
+        if let Err(error) = checkpoint(&later).await {
             // A switchover may end it before: the checkpoint of the shutdown does the same.
-            Err(error) => tracing::info!(error = chain(&error), "checkpoint after promotion"),
+            error.tell("checkpoint after promotion");
         }
     });
     Ok(())

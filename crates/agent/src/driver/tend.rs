@@ -378,10 +378,7 @@ impl Tender {
                     }
                     return tended.tablespaces = reports;
                 }
-                Err(error) if error.is_refusal() => {
-                    tracing::warn!(error = chain(&error), "tablespaces");
-                }
-                Err(error) => tracing::info!(error = chain(&error), "tablespaces"),
+                Err(error) => error.tell("tablespaces"),
             }
         }
         let report = |wanted: &Tablespace| TablespaceReport {

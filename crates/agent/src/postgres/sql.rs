@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use matriarch_api::causes::chain;
 use tokio_postgres::{Client, NoTls};
 
 use crate::options::POSTGRES_PORT;
@@ -70,6 +71,15 @@ impl Error {
             ![SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW]
                 .contains(said.code())
         })
+    }
+
+    /// Logs what could not be done: a refusal is a warning.
+    pub fn tell(&self, what: &'static str) {
+        if self.is_refusal() {
+            tracing::warn!(error = chain(self), "{what}");
+        } else {
+            tracing::info!(error = chain(self), "{what}");
+        }
     }
 
     /// True if PostgreSQL answered at all, if only with a refusal.
